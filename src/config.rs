@@ -1,0 +1,342 @@
+//! Raw TOML to valid domain types. Nobody else sees raw configuration: what comes out of here can
+//! be run, and every mistake is told with its line, its path and what to write instead.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use thiserror::Error;
+
+use crate::credential::Scheme;
+use crate::dial::Address;
+use crate::schedule::RefreshPolicy;
+use crate::secret::{SecretError, SecretRef, read_file};
+use crate::source::dialect::Dialect;
+use crate::source::template::Values;
+use crate::tls::TlsSettings;
+
+mod credential;
+mod dialect;
+mod reader;
+mod route;
+mod server;
+mod url;
+
+pub use reader::Problem;
+
+/// A configuration that can be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[server]`
+    pub server: ServerConfig,
+    /// `[credentials.*]`, in the order of the file.
+    pub credentials: Vec<CredentialConfig>,
+    /// `[[routes]]`, in the order of the file: the first match wins.
+    pub routes: Vec<RouteConfig>,
+    /// What an operator should know although it is allowed.
+    pub warnings: Vec<String>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Where applications connect to.
+    pub listen: Vec<Listen>,
+    /// Health, metrics, status.
+    pub admin: SocketAddr,
+    /// Worker threads of the data plane.
+    pub threads: usize,
+    /// Host names accepted beside the listeners' own and the routes', in lowercase, without port.
+    pub allowed_hosts: Vec<String>,
+    /// How long a stop may take.
+    pub shutdown_grace: Duration,
+    /// Bounds that hold for all connections.
+    pub limits: Limits,
+}
+
+/// Where applications connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A unix socket, for its owner only.
+    Unix(PathBuf),
+}
+
+/// `[server.limits]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections; further ones are closed at once.
+    pub connections: usize,
+    /// Request line and header fields of one request, in bytes.
+    pub head_bytes: usize,
+    /// Header fields of one request.
+    pub head_fields: usize,
+    /// Path and query of one request, in bytes.
+    pub target_bytes: usize,
+    /// For receiving a whole request head, from its first byte.
+    pub head_time: Duration,
+    /// Between two requests on a connection.
+    pub idle_time: Duration,
+    /// Copies kept for replays, over all requests, in bytes.
+    pub replay_bytes: usize,
+}
+
+/// `[credentials.NAME]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialConfig {
+    /// Its name.
+    pub name: String,
+    /// The word in the configuration, for tables.
+    pub provider: String,
+    /// Where tokens come from.
+    pub source: SourceConfig,
+    /// The configured refresh token.
+    pub refresh_token: Option<SecretRef>,
+    /// Where a rotating refresh token lives.
+    pub store: Option<PathBuf>,
+    /// When to refresh.
+    pub refresh: RefreshPolicy,
+    /// Revoke the access token at a graceful stop.
+    pub revoke_on_shutdown: bool,
+}
+
+/// Where tokens come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceConfig {
+    /// A token endpoint.
+    Dialect {
+        /// How to speak to it.
+        dialect: Arc<Dialect>,
+        /// What the credential says.
+        values: Values,
+        /// Extra form fields.
+        params: Vec<(String, String)>,
+        /// How it is verified.
+        tls: TlsSettings,
+    },
+    /// A file.
+    File(PathBuf),
+}
+
+/// `[[routes]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// The `route` label.
+    pub name: String,
+    /// Only requests for this host, in lowercase, without port.
+    pub host: Option<String>,
+    /// Only requests whose path begins with this, at a segment's end.
+    pub path_prefix: String,
+    /// Only these methods; empty = all.
+    pub methods: Vec<Method>,
+    /// Where requests go.
+    pub upstream: UpstreamConfig,
+    /// The credential's name.
+    pub credential: String,
+    /// The header injected into.
+    pub header: HeaderName,
+    /// What stands before the token.
+    pub scheme: Scheme,
+    /// What to do with the caller's own copy of that header.
+    pub client_authorization: ClientAuthorization,
+    /// When and how far a request is kept for a replay.
+    pub replay: ReplayConfig,
+    /// Bounds on waiting for the upstream.
+    pub timeouts: Timeouts,
+    /// How long a request waits for a token.
+    pub wait: Duration,
+    /// Drop `Cookie` upstream and `Set-Cookie` downstream.
+    pub strip_cookies: bool,
+    /// Pass `Forwarded` and `X-Forwarded-*` on instead of dropping them.
+    pub forwarded: bool,
+}
+
+/// Where requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// As written, for tables and logs.
+    pub url: String,
+    /// Where it listens.
+    pub address: Address,
+    /// What is sent as `Host`.
+    pub authority: String,
+    /// `None` = plaintext.
+    pub tls: Option<TlsSettings>,
+}
+
+/// What to do with the caller's own copy of the injected header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuthorization {
+    /// Drop it.
+    Replace,
+    /// Refuse the request.
+    Reject,
+    /// Send it instead of ours.
+    Keep,
+}
+
+/// `replay = { … }`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayConfig {
+    /// The statuses that mean "token refused".
+    pub statuses: Vec<u16>,
+    /// The largest copy of a request body.
+    pub body_bytes: usize,
+}
+
+/// `timeouts = { … }`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For connecting and the TLS handshake.
+    pub connect: Duration,
+    /// From the request's last byte to the response head.
+    pub response: Duration,
+    /// Without a byte in either direction, once the response has begun.
+    pub idle: Duration,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// Not UTF-8 or not there.
+    #[error("cannot read {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// Mistakes in it, by line.
+    #[error("{} in {path}:{}", count(.problems.len()), lines(.problems))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// At least one.
+        problems: Vec<Problem>,
+    },
+}
+
+fn count(problems: usize) -> String {
+    if problems == 1 {
+        "1 problem".to_owned()
+    } else {
+        format!("{problems} problems")
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(|problem| format!("\n  {problem}"))
+        .collect()
+}
+
+/// Reads the configuration at `path` and everything it refers to.
+///
+/// # Errors
+/// [`ConfigError`], with every mistake that was found.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let io = |source| ConfigError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let text = std::fs::read_to_string(path).map_err(io)?;
+    parse(&text).map_err(|problems| ConfigError::Invalid {
+        path: path.to_owned(),
+        problems,
+    })
+}
+
+/// As [`load`], from text.
+///
+/// # Errors
+/// Every mistake that was found, by line.
+pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+    reader::Reader::parse(text, |root| {
+        let server = server::read(root.take("server"));
+        let mut warnings = Vec::new();
+        let credentials = credential::read_all(&root, &mut warnings);
+        let routes = route::read_all(&root, &credentials);
+        root.finish();
+        let config = Config {
+            server: server?,
+            credentials: credentials?,
+            routes: routes?,
+            warnings,
+        };
+        Some(config)
+    })
+}
+
+/// Reads a dialect file.
+///
+/// # Errors
+/// Every mistake that was found, by line.
+pub fn parse_dialect(text: &str) -> Result<Dialect, Vec<Problem>> {
+    reader::Reader::parse(text, dialect::read)
+}
+
+impl Config {
+    /// Every file that this configuration refers to and that may be replaced while it runs.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let secrets = self.credentials.iter().flat_map(CredentialConfig::files);
+        let tls = self
+            .routes
+            .iter()
+            .filter_map(|route| route.upstream.tls.as_ref());
+        let tls = tls.flat_map(|tls| {
+            let identity = tls
+                .identity
+                .iter()
+                .flat_map(|(certificate, key)| [certificate, key]);
+            tls.ca_file
+                .iter()
+                .chain(identity)
+                .cloned()
+                .collect::<Vec<_>>()
+        });
+        let mut files: Vec<PathBuf> = secrets.chain(tls).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+}
+
+impl CredentialConfig {
+    /// The files that its tokens depend on.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        use crate::source::template::Value;
+        match &self.source {
+            SourceConfig::File(path) => vec![path.clone()],
+            SourceConfig::Dialect { values, .. } => {
+                let secrets = values.values().filter_map(|value| match value {
+                    Value::Secret(secret) => secret.path(),
+                    _ => None,
+                });
+                secrets.map(Path::to_owned).collect()
+            }
+        }
+    }
+}
+
+/// The content of a dialect file that a credential names.
+fn dialect_file(path: &Path) -> Result<Dialect, String> {
+    let io = |error: &SecretError| crate::refresher::chain(error);
+    // read_file refuses line breaks, which a dialect has: only its checks on the file are wanted.
+    if let Err(
+        error @ (SecretError::Io { .. } | SecretError::NotAFile(_) | SecretError::TooLarge(_)),
+    ) = read_file(path)
+    {
+        return Err(io(&error));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    parse_dialect(&text).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        format!("{} does not load: {}", path.display(), lines.join("; "))
+    })
+}

@@ -1,0 +1,360 @@
+//! `[credentials.NAME]`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reader::{Item, Section};
+use super::server::number;
+use super::url::{check_plaintext, host, http_url};
+use super::{CredentialConfig, SourceConfig, dialect_file, parse_dialect, route};
+use crate::schedule::RefreshPolicy;
+use crate::secret::SecretRef;
+use crate::source::dialect::{Dialect, Key, Kind};
+use crate::source::oauth2::{self, ClientAuthentication, Grant};
+use crate::source::template::{Value, Values};
+use crate::source::vendor;
+use crate::tls::TlsSettings;
+
+pub fn read_all(root: &Section<'_>, warnings: &mut Vec<String>) -> Option<Vec<CredentialConfig>> {
+    let item = root.require("credentials", "at least one [credentials.NAME] table")?;
+    let section = item.section()?;
+    let mut all = Vec::new();
+    let mut complete = true;
+    for (name, item) in section.entries() {
+        match read(&name, &item, warnings) {
+            Some(credential) => all.push(credential),
+            None => complete = false,
+        }
+    }
+    complete.then_some(all)
+}
+
+fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<CredentialConfig> {
+    let section = item.section()?;
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 63 || !name.chars().all(valid) {
+        section.wrong("is no name for a metric label; write letters, digits, - _ . (at most 63)");
+    }
+    let provider = section
+        .take("provider")
+        .map_or(Some("oauth2".to_owned()), |i| i.text())?;
+    let refresh = refresh(section.take("refresh"));
+    if provider == "file" {
+        let path = section
+            .require("path", "the token file")
+            .and_then(|item| item.path());
+        section.finish();
+        let source = SourceConfig::File(path?);
+        let refresh = refresh?;
+        let (name, refresh_token, store) = (name.to_owned(), None, None);
+        let revoke_on_shutdown = false;
+        return Some(CredentialConfig {
+            name,
+            provider,
+            source,
+            refresh_token,
+            store,
+            refresh,
+            revoke_on_shutdown,
+        });
+    }
+    let allow_plaintext = section
+        .take("allow_plaintext")
+        .map_or(Some(false), |item| item.bool());
+    let tls = section
+        .take("tls")
+        .map_or(Some(TlsSettings::default()), |item| route::tls(&item));
+    let mut params = section
+        .take("params")
+        .map_or(Some(Vec::new()), |item| params(&item))?;
+    let store = section
+        .take("store")
+        .map_or(Some(None), |item| store(&item).map(Some));
+    let revoke = section.take("revoke_on_shutdown");
+    let speaks = dialect(&provider, &section, allow_plaintext?, &mut params)?;
+    let values = values(&speaks, &section, allow_plaintext?);
+    let revoke_on_shutdown = revoke.map_or(Some(false), |item| revocation(&item, &speaks));
+    section.finish();
+    let values = values?;
+    warnings.extend(env_warnings(name, &values));
+    let rotating = speaks.keys.iter().find(|key| key.rotating);
+    let refresh_token = rotating.and_then(|key| match values.get(&key.name) {
+        Some(Value::Secret(secret)) => Some(secret.clone()),
+        _ => None,
+    });
+    let store = store?;
+    if !can_obtain(&speaks, &values, store.is_some()) {
+        item.wrong(format!(
+            "has no way to obtain a token; write {}",
+            wanted(&speaks, &values)
+        ));
+        return None;
+    }
+    if refresh_token.is_some() && store.is_none() && provider != "servicemax-max" {
+        warnings.push(format!(
+            "credentials.{name}: without a store a refresh token that the identity provider replaces \
+             is lost at a restart; write store = \"file:/var/lib/bearerd/{name}.json\""
+        ));
+    }
+    let source = SourceConfig::Dialect {
+        dialect: Arc::new(speaks),
+        values,
+        params,
+        tls: tls?,
+    };
+    Some(CredentialConfig {
+        name: name.to_owned(),
+        provider,
+        source,
+        refresh_token,
+        store,
+        refresh: refresh?,
+        revoke_on_shutdown: revoke_on_shutdown?,
+    })
+}
+
+fn dialect(
+    provider: &str,
+    section: &Section<'_>,
+    allow_plaintext: bool,
+    params: &mut Vec<(String, String)>,
+) -> Option<Dialect> {
+    match provider {
+        "oauth2" => oauth2(section, allow_plaintext, params),
+        "custom" => {
+            let item = section.require("dialect", "the path of a dialect file")?;
+            let loaded = dialect_file(&item.path()?);
+            loaded.map_err(|problem| item.wrong(problem)).ok()
+        }
+        vendor => match vendor::text(vendor).map(parse_dialect) {
+            Some(Ok(dialect)) => Some(dialect),
+            _ => {
+                let known = ["oauth2", "file", "custom"].into_iter();
+                let vendors = vendor::ALL.iter().map(|(name, _)| *name);
+                let names: Vec<String> = known.chain(vendors).map(str::to_owned).collect();
+                section.take("provider")?.not_among(vendor, &names);
+                None
+            }
+        },
+    }
+}
+
+fn oauth2(
+    section: &Section<'_>,
+    allow_plaintext: bool,
+    params: &mut Vec<(String, String)>,
+) -> Option<Dialect> {
+    let token_url = section
+        .require("token_url", "the token endpoint's URL")
+        .and_then(|item| {
+            let text = item.text()?;
+            let url = http_url(&item, &text, "https://idp.example/oauth2/token")?;
+            check_plaintext(&item, &url, allow_plaintext)?;
+            Some(text)
+        });
+    let grants = [
+        Grant::ClientCredentials,
+        Grant::RefreshToken,
+        Grant::Password,
+    ]
+    .map(|g| (g.as_str(), g));
+    let grant = section
+        .require(
+            "grant",
+            "\"client_credentials\", \"refresh_token\" or \"password\"",
+        )
+        .and_then(|item| item.choice(&grants));
+    let authentication =
+        section
+            .take("client_auth")
+            .map_or(Some(ClientAuthentication::Basic), |item| {
+                item.choice(&[
+                    ("basic", ClientAuthentication::Basic),
+                    ("post", ClientAuthentication::Post),
+                    ("none", ClientAuthentication::None),
+                ])
+            });
+    for key in ["audience", "resource"] {
+        for item in section.take(key).iter().flat_map(Item::items) {
+            params.push((key.to_owned(), item.text()?));
+        }
+    }
+    Some(oauth2::dialect(&token_url?, grant?, authentication?))
+}
+
+/// What the credential says for each of the dialect's keys.
+fn values(dialect: &Dialect, section: &Section<'_>, allow_plaintext: bool) -> Option<Values> {
+    let mut values = Values::new();
+    let mut complete = true;
+    for key in &dialect.keys {
+        let given = if key.required {
+            section.require(&key.name, &example(key))
+        } else {
+            section.take(&key.name)
+        };
+        let value = match given {
+            Some(item) => value(key, &item, allow_plaintext),
+            None if key.required => None,
+            None => match default(key) {
+                Some(value) => Some(value),
+                None => continue,
+            },
+        };
+        match value {
+            Some(value) => {
+                values.insert(key.name.clone(), value);
+            }
+            None => complete = false,
+        }
+    }
+    complete.then_some(values)
+}
+
+fn value(key: &Key, item: &Item<'_>, allow_plaintext: bool) -> Option<Value> {
+    match key.kind {
+        Kind::Host => host(item, &item.text()?, allow_plaintext).map(Value::Host),
+        Kind::Path => {
+            let text = item.text()?;
+            let sendable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+            if !(text.is_empty() || text.starts_with('/')) || !text.bytes().all(sendable) {
+                item.wrong("is no path; write \"\" or one such as \"/sec\"");
+                return None;
+            }
+            Some(Value::Path(text))
+        }
+        // OAuth's lists are written with spaces (RFC 6749 §3.3).
+        Kind::Text => item.texts().map(|texts| Value::Text(texts.join(" "))),
+        Kind::Secret => item.secret().map(Value::Secret),
+        Kind::Bool => item.bool().map(Value::Bool),
+        Kind::Choice => {
+            let text = item.text()?;
+            if !key.of.contains(&text) {
+                item.not_among(&text, &key.of);
+                return None;
+            }
+            Some(Value::Text(text))
+        }
+    }
+}
+
+fn default(key: &Key) -> Option<Value> {
+    let text = key.default.clone()?;
+    Some(match key.kind {
+        Kind::Host => Value::Host(format!("https://{text}")),
+        Kind::Path => Value::Path(text),
+        Kind::Bool => Value::Bool(text == "true"),
+        Kind::Text | Kind::Choice | Kind::Secret => Value::Text(text),
+    })
+}
+
+fn example(key: &Key) -> String {
+    match key.kind {
+        Kind::Secret => format!("{} = {{ file = \"/path/to/{}\" }}", key.name, key.name),
+        Kind::Host => format!("{} = \"host.example\"", key.name),
+        Kind::Bool => format!("{} = true", key.name),
+        _ => format!("{} = \"…\"", key.name),
+    }
+}
+
+/// Whether some exchange has everything that it needs; a store may supply the refresh token.
+fn can_obtain(dialect: &Dialect, values: &Values, stored: bool) -> bool {
+    dialect.obtain.iter().any(|exchange| {
+        let chosen = exchange
+            .when
+            .iter()
+            .all(|(key, wanted)| chosen(values, key, wanted));
+        let rotating = |key: &str| dialect.keys.iter().any(|k| k.rotating && k.name == key);
+        let has = |key: &String| values.contains_key(key) || (stored && rotating(key));
+        chosen && exchange.needs.iter().all(has)
+    })
+}
+
+/// What would have to be written, for each way in that the credential's choices leave open.
+fn wanted(dialect: &Dialect, values: &Values) -> String {
+    let open = dialect.obtain.iter().filter(|exchange| {
+        exchange
+            .when
+            .iter()
+            .all(|(key, wanted)| chosen(values, key, wanted))
+    });
+    let ways: Vec<String> = open.map(|exchange| exchange.needs.join(" and ")).collect();
+    ways.join(", or ")
+}
+
+fn chosen(values: &Values, key: &str, wanted: &str) -> bool {
+    matches!(values.get(key), Some(Value::Text(text)) if text == wanted)
+}
+
+fn revocation(item: &Item<'_>, dialect: &Dialect) -> Option<bool> {
+    let wanted = item.bool()?;
+    if wanted && dialect.revoke.is_none() {
+        item.wrong(format!(
+            "{} has no endpoint that revokes a token; write false",
+            dialect.name
+        ));
+        return None;
+    }
+    Some(wanted)
+}
+
+fn env_warnings<'a>(name: &'a str, values: &'a Values) -> impl Iterator<Item = String> + 'a {
+    values.iter().filter_map(move |(key, value)| match value {
+        Value::Secret(SecretRef::Env(variable)) => Some(format!(
+            "credentials.{name}.{key}: environment variable {variable} can be read by others who run \
+             as this user; a file is better"
+        )),
+        _ => None,
+    })
+}
+
+fn refresh(item: Option<Item<'_>>) -> Option<RefreshPolicy> {
+    let seconds = |section: &Section<'_>, key, default, range| {
+        number(section, key, default, range).map(Duration::from_secs)
+    };
+    let Some(item) = item else {
+        return Some(RefreshPolicy {
+            min_interval: Duration::from_secs(1),
+            default_lifetime: Duration::from_secs(300),
+            idle_after: None,
+        });
+    };
+    let section = item.section()?;
+    let min_interval = seconds(&section, "min_interval_seconds", 1, 1..=86_400);
+    let default_lifetime = seconds(&section, "default_lifetime_seconds", 300, 1..=31_536_000);
+    let idle_after = seconds(&section, "idle_after_seconds", 0, 0..=31_536_000);
+    section.finish();
+    Some(RefreshPolicy {
+        min_interval: min_interval?,
+        default_lifetime: default_lifetime?,
+        idle_after: Some(idle_after?).filter(|idle| !idle.is_zero()),
+    })
+}
+
+fn params(item: &Item<'_>) -> Option<Vec<(String, String)>> {
+    let entries = item.section()?.entries();
+    entries
+        .into_iter()
+        .map(|(name, item)| Some((name, item.text()?)))
+        .collect()
+}
+
+fn store(item: &Item<'_>) -> Option<PathBuf> {
+    let text = item.text()?;
+    let path = text
+        .strip_prefix("file:")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    if path.is_none() {
+        item.wrong("is no store; write \"file:/absolute/path.json\"");
+    }
+    let directory = path.as_ref().and_then(|path| path.parent());
+    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+        item.wrong(format!(
+            "there is no directory {}; create it",
+            directory.display()
+        ));
+        return None;
+    }
+    path
+}

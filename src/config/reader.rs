@@ -1,0 +1,420 @@
+//! Reading TOML so that every mistake is told with its line, its path and what to write instead.
+//!
+//! A [`Section`] is one table. Its accessors take keys out one by one and record problems instead
+//! of failing, so that one run tells all mistakes; what is left at [`Section::finish`] is unknown.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::secret::{Secret, SecretRef};
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// 1 for the first line; 0 if it belongs to no line.
+    pub line: usize,
+    /// `credentials.orders.client_secret.file`; empty for a mistake in the TOML itself.
+    pub path: String,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line > 0 {
+            write!(f, "line {}: ", self.line)?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// The file being read and the mistakes found in it so far.
+pub struct Reader<'t> {
+    text: &'t str,
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl<'t> Reader<'t> {
+    /// Parses `text` and hands out its root table.
+    ///
+    /// # Errors
+    /// The text is no TOML.
+    pub fn parse<T>(
+        text: &'t str,
+        read: impl FnOnce(Section<'_>) -> Option<T>,
+    ) -> Result<T, Vec<Problem>> {
+        let reader = Rc::new(Reader {
+            text,
+            problems: RefCell::default(),
+        });
+        let value = match DeTable::parse(text) {
+            Ok(table) => {
+                let root = Section::new(&reader, String::new(), 1, table.get_ref());
+                read(root)
+            }
+            Err(error) => {
+                let line = error.span().map_or(0, |span| reader.line(span.start));
+                let message = error.message().trim().replace('\n', ", ");
+                reader.problem(line, String::new(), message);
+                None
+            }
+        };
+        let mut problems = reader.problems.take();
+        match value {
+            Some(value) if problems.is_empty() => Ok(value),
+            _ => {
+                problems.sort_by_key(|problem| problem.line);
+                Err(problems)
+            }
+        }
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        1 + self
+            .text
+            .as_bytes()
+            .iter()
+            .take(offset)
+            .filter(|byte| **byte == b'\n')
+            .count()
+    }
+
+    fn problem(&self, line: usize, path: String, message: String) {
+        self.problems.borrow_mut().push(Problem {
+            line,
+            path,
+            message,
+        });
+    }
+}
+
+/// One value with its place.
+#[derive(Clone)]
+pub struct Item<'a> {
+    reader: Rc<Reader<'a>>,
+    path: String,
+    line: usize,
+    value: &'a DeValue<'a>,
+}
+
+/// One table, whose keys are taken out one by one.
+pub struct Section<'a> {
+    reader: Rc<Reader<'a>>,
+    path: String,
+    line: usize,
+    table: &'a DeTable<'a>,
+    known: RefCell<Vec<String>>,
+}
+
+impl<'a> Section<'a> {
+    fn new(reader: &Rc<Reader<'a>>, path: String, line: usize, table: &'a DeTable<'a>) -> Self {
+        Self {
+            reader: Rc::clone(reader),
+            path,
+            line,
+            table,
+            known: RefCell::default(),
+        }
+    }
+
+    /// The value of `key`, which is known from now on.
+    pub fn take(&self, key: &str) -> Option<Item<'a>> {
+        self.known.borrow_mut().push(key.to_owned());
+        let (name, value) = self.table.iter().find(|(name, _)| name.get_ref() == key)?;
+        Some(self.item(name, value))
+    }
+
+    /// All entries, whatever their keys: for tables whose keys the user names.
+    pub fn entries(&self) -> Vec<(String, Item<'a>)> {
+        let mut entries: Vec<_> = self.table.iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        entries
+            .into_iter()
+            .map(|(name, value)| {
+                self.known.borrow_mut().push(name.get_ref().to_string());
+                (name.get_ref().to_string(), self.item(name, value))
+            })
+            .collect()
+    }
+
+    fn item(
+        &self,
+        name: &Spanned<std::borrow::Cow<'a, str>>,
+        value: &'a Spanned<DeValue<'a>>,
+    ) -> Item<'a> {
+        let line = self.reader.line(name.span().start);
+        let path = self.join(name.get_ref());
+        Item {
+            reader: Rc::clone(&self.reader),
+            path,
+            line,
+            value: value.get_ref(),
+        }
+    }
+
+    fn join(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    /// As [`Section::take`], and a problem if the key is not there.
+    pub fn require(&self, key: &str, write: &str) -> Option<Item<'a>> {
+        let item = self.take(key);
+        if item.is_none() {
+            self.reader
+                .problem(self.line, self.join(key), format!("missing; write {write}"));
+        }
+        item
+    }
+
+    /// Records a mistake about the table as a whole.
+    pub fn wrong(&self, message: impl Into<String>) {
+        self.reader
+            .problem(self.line, self.path.clone(), message.into());
+    }
+
+    /// Everything not taken is a mistake.
+    pub fn finish(self) {
+        let known = self.known.borrow();
+        for (name, value) in self.table {
+            let key = name.get_ref();
+            if !known.iter().any(|k| k == key) {
+                let item = self.item(name, value);
+                let message = match nearest(key, &known) {
+                    Some(near) => format!("unknown key; did you mean `{near}`?"),
+                    None => format!("unknown key; known here: {}", list(&known)),
+                };
+                item.wrong(message);
+            }
+        }
+    }
+}
+
+impl<'a> Item<'a> {
+    /// Records a mistake about this value.
+    pub fn wrong(&self, message: impl Into<String>) {
+        self.reader
+            .problem(self.line, self.path.clone(), message.into());
+    }
+
+    fn expected(&self, what: &str) {
+        self.wrong(format!(
+            "is {}; write {what}",
+            article(self.value.type_str())
+        ));
+    }
+
+    /// Text.
+    pub fn text(&self) -> Option<String> {
+        let text = self.value.as_str();
+        if text.is_none() {
+            self.expected("a string in quotes");
+        }
+        text.map(str::to_owned)
+    }
+
+    /// `true` or `false`.
+    pub fn bool(&self) -> Option<bool> {
+        let bool = self.value.as_bool();
+        if bool.is_none() {
+            self.expected("true or false");
+        }
+        bool
+    }
+
+    /// A whole number within `range`.
+    pub fn number(&self, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        let Some(integer) = self.value.as_integer() else {
+            self.expected(&wanted);
+            return None;
+        };
+        let digits = integer.as_str().replace('_', "");
+        match i128::from_str_radix(&digits, integer.radix()) {
+            Ok(number)
+                if range.contains(&u64::try_from(number).unwrap_or(u64::MAX)) && number >= 0 =>
+            {
+                u64::try_from(number).ok()
+            }
+            _ => {
+                self.wrong(format!("is {digits}; write {wanted}"));
+                None
+            }
+        }
+    }
+
+    /// A list, or a single value in place of one.
+    pub fn items(&self) -> Vec<Item<'a>> {
+        let Some(array) = self.value.as_array() else {
+            return vec![self.clone()];
+        };
+        let child = |(index, value): (usize, &'a Spanned<DeValue<'a>>)| Item {
+            reader: Rc::clone(&self.reader),
+            path: format!("{}[{index}]", self.path),
+            line: self.reader.line(value.span().start),
+            value: value.get_ref(),
+        };
+        array.iter().enumerate().map(child).collect()
+    }
+
+    /// A list of strings, or one string.
+    pub fn texts(&self) -> Option<Vec<String>> {
+        self.items().iter().map(Item::text).collect()
+    }
+
+    /// A table.
+    pub fn section(&self) -> Option<Section<'a>> {
+        let Some(table) = self.value.as_table() else {
+            self.expected("a table");
+            return None;
+        };
+        Some(Section::new(
+            &self.reader,
+            self.path.clone(),
+            self.line,
+            table,
+        ))
+    }
+
+    /// One of `choices`, by name.
+    pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.text()?;
+        let found = choices
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, value)| *value);
+        if found.is_none() {
+            let names: Vec<String> = choices.iter().map(|(name, _)| (*name).to_owned()).collect();
+            self.not_among(&text, &names);
+        }
+        found
+    }
+
+    /// Records that `text` is none of `names`.
+    pub fn not_among(&self, text: &str, names: &[String]) {
+        let near = nearest(text, names).map(|near| format!(" (did you mean {near:?}?)"));
+        let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+        let near = near.unwrap_or_default();
+        self.wrong(format!("is {text:?}{near}; write {}", names.join(" or ")));
+    }
+
+    /// A path.
+    pub fn path(&self) -> Option<PathBuf> {
+        let text = self.text()?;
+        if text.is_empty() {
+            self.wrong("is empty; write a path");
+            return None;
+        }
+        Some(PathBuf::from(text))
+    }
+
+    /// `{ file = … }`, `{ env = … }` or `{ value = … }`; what it refers to must be readable now.
+    pub fn secret(&self) -> Option<SecretRef> {
+        const SHAPE: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { value = \"…\" }";
+        if self.value.as_str().is_some() {
+            self.wrong(format!(
+                "a secret is not written as plain text; write {SHAPE}"
+            ));
+            return None;
+        }
+        let section = self.section()?;
+        let (file, env, value) = (
+            section.take("file"),
+            section.take("env"),
+            section.take("value"),
+        );
+        let given = [&file, &env, &value].into_iter().flatten().count();
+        section.finish();
+        if given != 1 {
+            self.wrong(format!(
+                "names {given} places; write exactly one of {SHAPE}"
+            ));
+            return None;
+        }
+        let (item, secret) = match (file, env, value) {
+            (Some(item), _, _) => (item.clone(), SecretRef::File(item.path()?)),
+            (_, Some(item), _) => (item.clone(), SecretRef::Env(item.text()?)),
+            (_, _, Some(item)) => (item.clone(), SecretRef::Value(Secret::new(item.text()?))),
+            (None, None, None) => return None,
+        };
+        if let Err(error) = secret.read() {
+            item.wrong(format!(
+                "{}; put the secret there first",
+                crate::refresher::chain(&error)
+            ));
+            return None;
+        }
+        Some(secret)
+    }
+
+    /// The raw value, for tables of free form.
+    pub fn value(&self) -> &'a DeValue<'a> {
+        self.value
+    }
+}
+
+/// `an integer`, `a string`.
+fn article(kind: &str) -> String {
+    let vowel = kind.starts_with(['a', 'e', 'i', 'o', 'u']);
+    format!("{} {kind}", if vowel { "an" } else { "a" })
+}
+
+fn list(names: &[String]) -> String {
+    let mut names = names.to_vec();
+    names.sort();
+    names.dedup();
+    names.join(", ")
+}
+
+/// The known name that `text` is most likely a slip of.
+fn nearest<'n>(text: &str, names: &'n [String]) -> Option<&'n str> {
+    names
+        .iter()
+        .map(|name| (distance(text, name), name.as_str()))
+        .filter(|(distance, name)| *distance <= 2.min(name.len() / 2))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein's distance, on bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_recognised() {
+        let names = [
+            "client_secret".to_owned(),
+            "scope".to_owned(),
+            "host".to_owned(),
+        ];
+        assert_eq!(nearest("client_secrt", &names), Some("client_secret"));
+        assert_eq!(nearest("hots", &names), Some("host"));
+        assert_eq!(nearest("audience", &names), None);
+    }
+}

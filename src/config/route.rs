@@ -1,0 +1,378 @@
+//! `[[routes]]`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderName, Method};
+
+use super::reader::{Item, Section};
+use super::server::{host_name, number};
+use super::url::{check_plaintext, http_url};
+use super::{
+    ClientAuthorization, CredentialConfig, ReplayConfig, RouteConfig, Timeouts, UpstreamConfig,
+};
+use crate::credential::Scheme;
+use crate::dial::Address;
+use crate::tls::TlsSettings;
+
+/// Header fields that bearerd itself sets or removes: nothing can be injected there.
+const RESERVED: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+];
+
+pub fn read_all(
+    root: &Section<'_>,
+    credentials: &Option<Vec<CredentialConfig>>,
+) -> Option<Vec<RouteConfig>> {
+    let item = root.require(
+        "routes",
+        "at least one [[routes]] with upstream and credential",
+    )?;
+    let mut routes: Vec<RouteConfig> = Vec::new();
+    let mut complete = true;
+    for item in item.items() {
+        match read(&item, credentials.as_deref(), &routes) {
+            Some(route) => routes.push(route),
+            None => complete = false,
+        }
+    }
+    complete.then_some(routes)
+}
+
+fn read(
+    item: &Item<'_>,
+    credentials: Option<&[CredentialConfig]>,
+    earlier: &[RouteConfig],
+) -> Option<RouteConfig> {
+    let section = item.section()?;
+    let credential = section
+        .require(
+            "credential",
+            "the name of one of the [credentials.NAME] tables",
+        )
+        .and_then(|item| credential(&item, credentials));
+    let name = name(&section, credential.as_deref(), earlier);
+    let host = optional(&section, "host", host_name);
+    let path_prefix = section
+        .take("path_prefix")
+        .map_or(Some("/".to_owned()), |i| path_prefix(&i));
+    let methods = section
+        .take("methods")
+        .map_or(Some(Vec::new()), |item| methods(&item));
+    let allow_plaintext = section
+        .take("allow_plaintext")
+        .map_or(Some(false), |item| item.bool());
+    let tls = section
+        .take("tls")
+        .map_or(Some(TlsSettings::default()), |item| tls(&item));
+    let upstream = section
+        .require(
+            "upstream",
+            "the API's address, such as \"https://api.example.com\"",
+        )
+        .and_then(|item| upstream(&item, tls?, allow_plaintext?));
+    let header = section
+        .take("header")
+        .map_or(Some(http::header::AUTHORIZATION), |item| header(&item));
+    let scheme = section
+        .take("scheme")
+        .map_or(Some(Scheme::Bearer), |item| scheme(&item));
+    let client_authorization =
+        section
+            .take("client_authorization")
+            .map_or(Some(ClientAuthorization::Replace), |item| {
+                item.choice(&[
+                    ("replace", ClientAuthorization::Replace),
+                    ("reject", ClientAuthorization::Reject),
+                    ("keep", ClientAuthorization::Keep),
+                ])
+            });
+    let replay = replay(section.take("replay"));
+    let timeouts = timeouts(section.take("timeouts"));
+    let wait = number(&section, "wait_ms", 5000, 0..=600_000);
+    let strip_cookies = section
+        .take("strip_cookies")
+        .map_or(Some(false), |item| item.bool());
+    let forwarded = section.take("forwarded").map_or(Some(false), |item| {
+        item.choice(&[("drop", false), ("keep", true)])
+    });
+    section.finish();
+    Some(RouteConfig {
+        name: name?,
+        host: host?,
+        path_prefix: path_prefix?,
+        methods: methods?,
+        upstream: upstream?,
+        credential: credential?,
+        header: header?,
+        scheme: scheme?,
+        client_authorization: client_authorization?,
+        replay: replay?,
+        timeouts: timeouts?,
+        wait: Duration::from_millis(wait?),
+        strip_cookies: strip_cookies?,
+        forwarded: forwarded?,
+    })
+}
+
+/// `Some(None)` if the key is absent, `None` if it is wrong.
+fn optional<T>(
+    section: &Section<'_>,
+    key: &str,
+    read: impl Fn(&Item<'_>) -> Option<T>,
+) -> Option<Option<T>> {
+    section
+        .take(key)
+        .map_or(Some(None), |item| read(&item).map(Some))
+}
+
+fn credential(item: &Item<'_>, credentials: Option<&[CredentialConfig]>) -> Option<String> {
+    let name = item.text()?;
+    // Without the table of credentials, what is wrong with that has been said already.
+    let Some(credentials) = credentials else {
+        return Some(name);
+    };
+    if !credentials.iter().any(|credential| credential.name == name) {
+        let known: Vec<String> = credentials.iter().map(|c| c.name.clone()).collect();
+        item.not_among(&name, &known);
+        return None;
+    }
+    Some(name)
+}
+
+/// The name given, or the credential's with a number where that is taken.
+fn name(
+    section: &Section<'_>,
+    credential: Option<&str>,
+    earlier: &[RouteConfig],
+) -> Option<String> {
+    let taken = |name: &str| earlier.iter().any(|route| route.name == name);
+    let Some(item) = section.take("name") else {
+        let base = credential?;
+        let numbered = (2..).map(|n| format!("{base}-{n}"));
+        return std::iter::once(base.to_owned())
+            .chain(numbered)
+            .find(|name| !taken(name));
+    };
+    let name = item.text()?;
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 63 || !name.chars().all(valid) {
+        item.wrong("is no name for a metric label; write letters, digits, - _ . (at most 63)");
+        return None;
+    }
+    if taken(&name) {
+        item.wrong(format!(
+            "{name:?} is the name of an earlier route; write another one"
+        ));
+        return None;
+    }
+    Some(name)
+}
+
+fn path_prefix(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    let sendable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+    if !text.starts_with('/') || !text.bytes().all(sendable) {
+        item.wrong("is no path as it is sent; write \"/\" or \"/v1/orders\", percent-encoded");
+        return None;
+    }
+    Some(text)
+}
+
+fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
+    let method = |item: &Item<'_>| {
+        let text = item.text()?;
+        let parsed = Method::from_bytes(text.as_bytes()).ok();
+        let fit = parsed.filter(|method| {
+            text.bytes().all(|b| !b.is_ascii_lowercase())
+                && *method != Method::CONNECT
+                && *method != Method::TRACE
+        });
+        if fit.is_none() {
+            item.wrong(format!(
+                "{text:?} is never forwarded; write methods such as \"GET\""
+            ));
+        }
+        fit
+    };
+    item.items().iter().map(method).collect()
+}
+
+fn upstream(item: &Item<'_>, tls: TlsSettings, allow_plaintext: bool) -> Option<UpstreamConfig> {
+    let url = item.text()?;
+    if let Some(path) = url.strip_prefix("unix:") {
+        if !path.starts_with('/') {
+            item.wrong("a unix socket needs an absolute path; write \"unix:/run/api.sock\"");
+            return None;
+        }
+        let address = Address::Unix(PathBuf::from(path));
+        return Some(UpstreamConfig {
+            url,
+            address,
+            authority: "localhost".to_owned(),
+            tls: None,
+        });
+    }
+    let parsed = http_url(item, &url, "https://api.example.com")?;
+    if !matches!(parsed.target.as_str(), "" | "/") {
+        item.wrong("has a path; write scheme and host only: paths are passed on unchanged");
+        return None;
+    }
+    check_plaintext(item, &parsed, allow_plaintext)?;
+    if !parsed.secure && tls != TlsSettings::default() {
+        item.wrong("is plaintext although the route has a tls table; write https://");
+        return None;
+    }
+    Some(UpstreamConfig {
+        url,
+        address: Address::Tcp(parsed.host, parsed.port),
+        authority: parsed.authority,
+        tls: parsed.secure.then_some(tls),
+    })
+}
+
+fn header(item: &Item<'_>) -> Option<HeaderName> {
+    let text = item.text()?;
+    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
+        item.wrong(format!(
+            "{text:?} is no header name; write one such as \"authorization\""
+        ));
+        return None;
+    };
+    if RESERVED.contains(&name.as_str()) || text.contains('_') {
+        item.wrong(format!(
+            "{text:?} cannot carry a token; write \"authorization\" or the API's own"
+        ));
+        return None;
+    }
+    Some(name)
+}
+
+fn scheme(item: &Item<'_>) -> Option<Scheme> {
+    let text = item.text()?;
+    match text.as_str() {
+        "" => Some(Scheme::Bare),
+        "Bearer" => Some(Scheme::Bearer),
+        word if word
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') =>
+        {
+            Some(Scheme::Other(text))
+        }
+        _ => {
+            item.wrong("is no scheme; write one word such as \"Bearer\", or \"\" for a bare token");
+            None
+        }
+    }
+}
+
+fn replay(item: Option<Item<'_>>) -> Option<ReplayConfig> {
+    let Some(item) = item else {
+        return Some(ReplayConfig {
+            statuses: vec![401],
+            body_bytes: 64 << 10,
+        });
+    };
+    let section = item.section()?;
+    let statuses = section.take("statuses").map_or(Some(vec![401]), |item| {
+        let status = |item: &Item<'_>| u16::try_from(item.number(400..=499)?).ok();
+        item.items().iter().map(status).collect()
+    });
+    let body_bytes = number(&section, "body_bytes", 64 << 10, 0..=64 << 20);
+    section.finish();
+    Some(ReplayConfig {
+        statuses: statuses?,
+        body_bytes: usize::try_from(body_bytes?).ok()?,
+    })
+}
+
+fn timeouts(item: Option<Item<'_>>) -> Option<Timeouts> {
+    let (connect, response, idle) = (5000, 60_000, 300_000);
+    let milliseconds = |section: &Section<'_>, key, default| {
+        number(section, key, default, 1..=86_400_000).map(Duration::from_millis)
+    };
+    let Some(item) = item else {
+        return Some(Timeouts {
+            connect: Duration::from_millis(connect),
+            response: Duration::from_millis(response),
+            idle: Duration::from_millis(idle),
+        });
+    };
+    let section = item.section()?;
+    let connect = milliseconds(&section, "connect_ms", connect);
+    let response = milliseconds(&section, "response_ms", response);
+    let idle = milliseconds(&section, "idle_ms", idle);
+    section.finish();
+    Some(Timeouts {
+        connect: connect?,
+        response: response?,
+        idle: idle?,
+    })
+}
+
+/// `tls = { … }`, of a route or a credential; what it names must load now.
+pub fn tls(item: &Item<'_>) -> Option<TlsSettings> {
+    let section = item.section()?;
+    let ca_file = optional(&section, "ca_file", |item| item.path());
+    let server_name = optional(&section, "server_name", host_name);
+    let certificate = optional(&section, "client_cert", |item| item.path());
+    let key = optional(&section, "client_key", |item| item.path());
+    let pins = section
+        .take("pin_sha256")
+        .map_or(Some(Vec::new()), |item| pins(&item));
+    section.finish();
+    let identity = match (certificate?, key?) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => {
+            item.wrong("has only one of client_cert and client_key; write both");
+            return None;
+        }
+    };
+    let settings = TlsSettings {
+        ca_file: ca_file?,
+        pins: pins?,
+        server_name: server_name?,
+        identity,
+    };
+    let needs_files = settings.ca_file.is_some() || settings.identity.is_some();
+    if let (true, Err(error)) = (needs_files, crate::tls::client(&settings)) {
+        item.wrong(format!(
+            "{}; write the path of a PEM file",
+            crate::refresher::chain(&error)
+        ));
+        return None;
+    }
+    Some(settings)
+}
+
+fn pins(item: &Item<'_>) -> Option<Vec<crate::tls::Pin>> {
+    let pin = |item: &Item<'_>| {
+        let text = item.text()?;
+        let pin = STANDARD
+            .decode(&text)
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok());
+        if pin.is_none() {
+            item.wrong(
+                "is no pin; write the base64 of the SHA-256 of the certificate's public key (44 \
+                 characters)",
+            );
+        }
+        pin
+    };
+    item.items().iter().map(pin).collect()
+}

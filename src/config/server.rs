@@ -1,0 +1,169 @@
+//! `[server]`
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::reader::{Item, Section};
+use super::{Limits, Listen, ServerConfig};
+
+/// Where bearerd listens if the configuration does not say.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+
+pub fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
+    let Some(item) = item else {
+        return Some(default());
+    };
+    let section = item.section()?;
+    let allow_remote = section
+        .take("allow_remote")
+        .map_or(Some(false), |item| item.bool());
+    let listen = section
+        .take("listen")
+        .map_or(Some(vec![Listen::Tcp(LISTEN)]), |item| {
+            listeners(&item, allow_remote == Some(true))
+        });
+    let admin = section
+        .take("admin")
+        .map_or(Some(ADMIN), |item| socket(&item, &item.text()?));
+    let threads = number(&section, "threads", 1, 1..=256);
+    let hosts = section
+        .take("allowed_hosts")
+        .map_or(Some(Vec::new()), |item| allowed_hosts(&item));
+    let grace = number(&section, "shutdown_grace_seconds", 30, 0..=3600);
+    let limits = section
+        .take("limits")
+        .map_or(Some(default().limits), |item| limits(&item));
+    section.finish();
+    Some(ServerConfig {
+        listen: listen?,
+        admin: admin?,
+        threads: usize::try_from(threads?).ok()?,
+        allowed_hosts: hosts?,
+        shutdown_grace: Duration::from_secs(grace?),
+        limits: limits?,
+    })
+}
+
+fn default() -> ServerConfig {
+    ServerConfig {
+        listen: vec![Listen::Tcp(LISTEN)],
+        admin: ADMIN,
+        threads: 1,
+        allowed_hosts: Vec::new(),
+        shutdown_grace: Duration::from_secs(30),
+        limits: Limits {
+            connections: 10_000,
+            head_bytes: 64 << 10,
+            head_fields: 100,
+            target_bytes: 16 << 10,
+            head_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(60),
+            replay_bytes: 64 << 20,
+        },
+    }
+}
+
+fn listeners(item: &Item<'_>, allow_remote: bool) -> Option<Vec<Listen>> {
+    let listen: Option<Vec<Listen>> = item
+        .items()
+        .iter()
+        .map(|item| listener(item, allow_remote))
+        .collect();
+    if listen.as_ref().is_some_and(Vec::is_empty) {
+        item.wrong("is empty; write at least one address, such as [\"127.0.0.1:8080\"]");
+        return None;
+    }
+    listen
+}
+
+fn listener(item: &Item<'_>, allow_remote: bool) -> Option<Listen> {
+    let text = item.text()?;
+    if let Some(path) = text.strip_prefix("unix:") {
+        if !path.starts_with('/') {
+            item.wrong(
+                "a unix socket needs an absolute path; write \"unix:/run/bearerd/proxy.sock\"",
+            );
+            return None;
+        }
+        return Some(Listen::Unix(path.into()));
+    }
+    let address = socket(item, &text)?;
+    if !address.ip().is_loopback() && !allow_remote {
+        item.wrong(
+            "would let other machines send requests with the token; write \"127.0.0.1:PORT\", or \
+             allow_remote = true if that is meant",
+        );
+        return None;
+    }
+    Some(Listen::Tcp(address))
+}
+
+fn socket(item: &Item<'_>, text: &str) -> Option<SocketAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        item.wrong(format!(
+            "is {text:?}, not an IP address and a port; write \"127.0.0.1:8080\" or \"[::1]:8080\""
+        ));
+    }
+    address
+}
+
+fn allowed_hosts(item: &Item<'_>) -> Option<Vec<String>> {
+    item.items().iter().map(host_name).collect()
+}
+
+/// A host name or address without port, in lowercase.
+pub fn host_name(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?.to_ascii_lowercase();
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let bracketed = text.starts_with('[') && text.ends_with(']');
+    if text.is_empty() || !(bracketed || text.chars().all(valid)) {
+        item.wrong(
+            "is no host name; write it without scheme, port and path, such as \"api.localhost\"",
+        );
+        return None;
+    }
+    Some(text)
+}
+
+fn limits(item: &Item<'_>) -> Option<Limits> {
+    let section = item.section()?;
+    let limit = default().limits;
+    let size = |key, default: usize, range| {
+        number(&section, key, default as u64, range).and_then(|n| usize::try_from(n).ok())
+    };
+    let seconds = |key, default: Duration| {
+        number(&section, key, default.as_secs(), 1..=86_400).map(Duration::from_secs)
+    };
+    let connections = size("connections", limit.connections, 1..=1_000_000);
+    // hyper keeps at least 8 KiB of buffer.
+    let head_bytes = size("head_bytes", limit.head_bytes, 8192..=1 << 20);
+    let head_fields = size("head_fields", limit.head_fields, 1..=1000);
+    let target_bytes = size("target_bytes", limit.target_bytes, 16..=65_000);
+    let head_time = seconds("head_seconds", limit.head_time);
+    let idle_time = seconds("idle_seconds", limit.idle_time);
+    let replay_bytes = size("replay_bytes", limit.replay_bytes, 0..=1 << 40);
+    section.finish();
+    Some(Limits {
+        connections: connections?,
+        head_bytes: head_bytes?,
+        head_fields: head_fields?,
+        target_bytes: target_bytes?,
+        head_time: head_time?,
+        idle_time: idle_time?,
+        replay_bytes: replay_bytes?,
+    })
+}
+
+/// A whole number with a default.
+pub fn number(
+    section: &Section<'_>,
+    key: &str,
+    default: u64,
+    range: std::ops::RangeInclusive<u64>,
+) -> Option<u64> {
+    section
+        .take(key)
+        .map_or(Some(default), |item| item.number(range))
+}

@@ -1,0 +1,531 @@
+//! One credential: a single writer publishes tokens, any number of readers look.
+//!
+//! [`publish`] makes the two ends. The refresher holds the [`Publisher`]; routes hold the
+//! [`Credential`]. Looking costs one atomic load and a comparison with the clock; nothing here ever
+//! fetches. Readers that need another token than the present one wait, bounded, for a newer
+//! *generation*; a 401 is told to the writer as a *nudge* that names the generation it refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use crate::clock::Moment;
+use crate::token::AccessToken;
+
+/// Requests that may wait for one credential at the same time; further ones are refused at once.
+pub const MAX_WAITERS: usize = 1024;
+
+/// Makes the two ends of a credential, with no token yet.
+#[must_use]
+pub fn publish(name: &str) -> (Publisher, Credential) {
+    let shared = Arc::new(Shared {
+        name: name.to_owned(),
+        bearer: ArcSwapOption::empty(),
+        outlook: watch::Sender::new(Outlook::default()),
+        wake: Notify::new(),
+        refused: AtomicU64::new(0),
+        wanted: AtomicU64::new(0),
+        used: AtomicBool::new(false),
+        waiters: AtomicUsize::new(0),
+    });
+    (Publisher(Arc::clone(&shared)), Credential(shared))
+}
+
+struct Shared {
+    name: String,
+    bearer: ArcSwapOption<Bearer>,
+    outlook: watch::Sender<Outlook>,
+    wake: Notify,
+    /// The newest generation that an upstream refused; 0 = none.
+    refused: AtomicU64,
+    /// How often a reader found no usable token: tells the writer that somebody waits.
+    wanted: AtomicU64,
+    /// Set by readers, cleared by the writer: was the token used since it last asked?
+    used: AtomicBool,
+    waiters: AtomicUsize,
+}
+
+/// A published token, rendered once for all requests that will carry it.
+struct Bearer {
+    generation: u64,
+    obtained_at: Moment,
+    expires_at: Moment,
+    /// `Bearer TOKEN`
+    prefixed: HeaderValue,
+    /// `TOKEN`, a slice of the same bytes.
+    bare: HeaderValue,
+}
+
+impl Bearer {
+    fn new(token: &AccessToken, generation: u64) -> Self {
+        const PREFIX: &str = "Bearer ";
+        let text = token.value().expose();
+        let mut line = Vec::with_capacity(PREFIX.len() + text.len());
+        line.extend_from_slice(PREFIX.as_bytes());
+        line.extend_from_slice(text.as_bytes());
+        let line = Bytes::from_owner(Zeroizing::new(line));
+        let bare = sensitive(line.slice(PREFIX.len()..));
+        let (obtained_at, expires_at) = (token.obtained_at(), token.expires_at());
+        Self {
+            generation,
+            obtained_at,
+            expires_at,
+            prefixed: sensitive(line),
+            bare,
+        }
+    }
+
+    fn value(&self, scheme: &Scheme) -> HeaderValue {
+        match scheme {
+            Scheme::Bearer => self.prefixed.clone(),
+            Scheme::Bare => self.bare.clone(),
+            Scheme::Other(word) => {
+                let line = [word.as_bytes(), b" ", self.bare.as_bytes()].concat();
+                sensitive(Bytes::from_owner(Zeroizing::new(line)))
+            }
+        }
+    }
+}
+
+/// Marks a header value as one that must not be shown or indexed (RFC 7541 §7.1.3).
+fn sensitive(bytes: Bytes) -> HeaderValue {
+    // AccessToken admits visible ASCII only and the configuration checks schemes, so this holds;
+    // were it ever wrong, an empty value leaks nothing and the upstream says 401.
+    let mut value =
+        HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+/// What stands before the token in the injected header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `Bearer TOKEN` (RFC 6750 §2.1).
+    Bearer,
+    /// The token alone.
+    Bare,
+    /// Another word, such as `token` or `OAuth`.
+    Other(String),
+}
+
+/// A token as one request carries it.
+pub struct Held {
+    /// The injected header's value, marked sensitive.
+    pub value: HeaderValue,
+    /// Which token it is; a 401 is reported with this.
+    pub generation: u64,
+    /// When it was obtained.
+    pub obtained_at: Moment,
+}
+
+/// What the writer is up to, for those who wait and for `/status`.
+#[derive(Clone, Debug, Default)]
+pub struct Outlook {
+    /// Counts published tokens from 1; 0 = none yet. Never decreases.
+    pub generation: u64,
+    /// Expiry of the current token.
+    pub expires_at: Option<Moment>,
+    /// When the current token's refresh was scheduled.
+    pub refresh_at: Option<Moment>,
+    /// The storm guard: until then a 401 causes no refresh, and waiting for one is pointless.
+    pub barred_until: Option<Moment>,
+    /// What the writer does now.
+    pub activity: Activity,
+    /// How the last attempt ended; `None` before the first has.
+    pub last: Option<LastOutcome>,
+}
+
+/// What the writer of a credential does now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// A fetch is under way, or about to be.
+    #[default]
+    Fetching,
+    /// Asleep until then; the last attempt succeeded or there was none.
+    Scheduled(Moment),
+    /// Backing off until then after a failure that may pass.
+    BackingOff(Moment),
+    /// Pausing until then after the identity provider said no.
+    Refused(Moment),
+}
+
+impl Activity {
+    /// When the next attempt starts, if not now.
+    #[must_use]
+    pub fn next_attempt(self) -> Option<Moment> {
+        match self {
+            Self::Fetching => None,
+            Self::Scheduled(at) | Self::BackingOff(at) | Self::Refused(at) => Some(at),
+        }
+    }
+}
+
+/// How the last attempt ended, in words that are safe to show.
+#[derive(Clone, Debug)]
+pub struct LastOutcome {
+    /// When it ended.
+    pub at: Moment,
+    /// `ok`, `transient` or `terminal`.
+    pub outcome: &'static str,
+    /// What went wrong, from closed sets; `None` after success.
+    pub detail: Option<String>,
+    /// A person has to act, and this says what to do.
+    pub needs_operator: bool,
+}
+
+/// Why a request gets no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// How long to wait before asking again makes sense.
+    pub retry_after: Duration,
+}
+
+/// The readers' end.
+#[derive(Clone)]
+pub struct Credential(Arc<Shared>);
+
+impl Credential {
+    /// The name from the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The current token if it is usable at `now`, rendered for `scheme`.
+    #[must_use]
+    pub fn bearer(&self, now: Moment, scheme: &Scheme) -> Option<Held> {
+        // Read first: a store by every request would bounce the cache line between threads.
+        if !self.0.used.load(Ordering::Relaxed) {
+            self.0.used.store(true, Ordering::Relaxed);
+        }
+        let bearer = self.0.bearer.load();
+        let bearer = bearer
+            .as_ref()
+            .filter(|bearer| !bearer.expires_at.reached(now))?;
+        Some(Held {
+            value: bearer.value(scheme),
+            generation: bearer.generation,
+            obtained_at: bearer.obtained_at,
+        })
+    }
+
+    /// Reports that an upstream refused the token of `generation`. Any number of reports about one
+    /// generation cause at most one refresh.
+    pub fn nudge(&self, generation: u64) {
+        if self.0.refused.fetch_max(generation, Ordering::Relaxed) < generation {
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// Reports that an upstream refused the token of `generation` and waits for its replacement.
+    ///
+    /// # Errors
+    /// As [`Self::newer_than`]; and at once while the storm guard holds, that is when fresh tokens
+    /// are being refused one after the other and another one would not help.
+    pub async fn replacement(
+        &self,
+        generation: u64,
+        deadline: Instant,
+        scheme: &Scheme,
+    ) -> Result<Held, Unavailable> {
+        let now = Moment::now();
+        if let Some(held) = self
+            .bearer(now, scheme)
+            .filter(|held| held.generation > generation)
+        {
+            return Ok(held);
+        }
+        self.nudge(generation);
+        let barred = self
+            .0
+            .outlook
+            .borrow()
+            .barred_until
+            .filter(|until| !until.reached(now));
+        match barred {
+            Some(until) => Err(Unavailable {
+                retry_after: until.remaining(now),
+            }),
+            None => self.newer_than(generation, deadline, scheme).await,
+        }
+    }
+
+    /// Asks the writer to look again at what its token comes from: something on disk changed.
+    pub fn look_again(&self) {
+        self.0.wake.notify_one();
+    }
+
+    /// Waits until `deadline` for a usable token of a generation above `generation`.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when [`MAX_WAITERS`] wait already, when the writer will not try again before
+    /// `deadline`, or at `deadline`.
+    pub async fn newer_than(
+        &self,
+        generation: u64,
+        deadline: Instant,
+        scheme: &Scheme,
+    ) -> Result<Held, Unavailable> {
+        let _place = Waiting::enter(&self.0.waiters).ok_or(Unavailable {
+            retry_after: Duration::from_secs(1),
+        })?;
+        let mut outlook = self.0.outlook.subscribe();
+        self.0.wanted.fetch_add(1, Ordering::Relaxed);
+        self.0.wake.notify_one();
+        let settled = outlook.wait_for(|outlook| {
+            let now = Moment::now();
+            let here = outlook.generation > generation
+                && outlook.expires_at.is_some_and(|at| !at.reached(now));
+            here || hopeless(outlook, now, deadline)
+        });
+        let _ = timeout_at(deadline, settled).await;
+        let now = Moment::now();
+        self.bearer(now, scheme)
+            .filter(|held| held.generation > generation)
+            .ok_or_else(|| self.unavailable(now))
+    }
+
+    /// What the writer is up to.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        self.0.outlook.borrow().clone()
+    }
+
+    /// Wakes at every change of [`Self::outlook`].
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Outlook> {
+        self.0.outlook.subscribe()
+    }
+
+    fn unavailable(&self, now: Moment) -> Unavailable {
+        let next = self.0.outlook.borrow().activity.next_attempt();
+        let wait = next.map_or(Duration::ZERO, |at| at.remaining(now));
+        Unavailable {
+            retry_after: wait.max(Duration::from_secs(1)),
+        }
+    }
+}
+
+/// True if no attempt can end before `deadline`: the writer sleeps past it after a failure.
+fn hopeless(outlook: &Outlook, now: Moment, deadline: Instant) -> bool {
+    match outlook.activity {
+        Activity::Refused(_) => true,
+        Activity::BackingOff(at) => now.mono + at.remaining(now) >= deadline,
+        Activity::Fetching | Activity::Scheduled(_) => false,
+    }
+}
+
+/// One of [`MAX_WAITERS`] places, given back on drop.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(count: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(count);
+        (count.fetch_add(1, Ordering::Relaxed) < MAX_WAITERS).then_some(place)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The writer's end. There is one per credential and it cannot be cloned.
+pub struct Publisher(Arc<Shared>);
+
+impl Publisher {
+    /// Makes `token` the current one, under the next generation, and wakes those who wait.
+    pub fn publish(&self, token: &AccessToken, refresh_at: Moment) {
+        let generation = self.generation() + 1;
+        self.0
+            .bearer
+            .store(Some(Arc::new(Bearer::new(token, generation))));
+        self.0.outlook.send_modify(|outlook| {
+            outlook.generation = generation;
+            outlook.expires_at = Some(token.expires_at());
+            outlook.refresh_at = Some(refresh_at);
+        });
+    }
+
+    /// Says what the writer does now.
+    pub fn activity(&self, activity: Activity) {
+        self.0.outlook.send_if_modified(|outlook| {
+            let changed = outlook.activity != activity;
+            outlook.activity = activity;
+            changed
+        });
+    }
+
+    /// Says how an attempt ended and what comes next, in one step, so that nobody who waits sees
+    /// the one without the other.
+    pub fn settle(&self, last: LastOutcome, activity: Activity) {
+        self.0.outlook.send_modify(|outlook| {
+            outlook.last = Some(last);
+            outlook.activity = activity;
+        });
+    }
+
+    /// Sets the storm guard.
+    pub fn bar(&self, until: Option<Moment>) {
+        self.0
+            .outlook
+            .send_modify(|outlook| outlook.barred_until = until);
+    }
+
+    /// Whether any request used the token since the last call.
+    #[must_use]
+    pub fn take_used(&self) -> bool {
+        self.0.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// The current generation; 0 before the first token.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.outlook.borrow().generation
+    }
+
+    /// The newest generation that an upstream refused.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many requests have found no usable token so far.
+    #[must_use]
+    pub fn wanted(&self) -> u64 {
+        self.0.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Returns when a reader nudged, waits, or asked to look again since the last call.
+    pub async fn woken(&self) {
+        self.0.wake.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn token(text: &str, life: u64) -> AccessToken {
+        let life = Duration::from_secs(life);
+        AccessToken::new(Secret::new(text.into()), Moment::now(), life).unwrap()
+    }
+
+    fn give(publisher: &Publisher, text: &str, life: u64) {
+        let token = token(text, life);
+        publisher.publish(&token, token.expires_at());
+    }
+
+    fn soon() -> Instant {
+        Moment::now().mono + Duration::from_secs(5)
+    }
+
+    #[test]
+    fn a_token_is_rendered_for_each_scheme_and_marked_sensitive() {
+        let (publisher, credential) = publish("c");
+        give(&publisher, "tok", 60);
+        for (scheme, line) in [
+            (Scheme::Bearer, "Bearer tok"),
+            (Scheme::Bare, "tok"),
+            (Scheme::Other("OAuth".into()), "OAuth tok"),
+        ] {
+            let held = credential.bearer(Moment::now(), &scheme).unwrap();
+            assert_eq!(held.value, line);
+            assert!(held.value.is_sensitive());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_token_is_not_given() {
+        let (publisher, credential) = publish("c");
+        assert!(credential.bearer(Moment::now(), &Scheme::Bearer).is_none());
+        give(&publisher, "tok", 10);
+        assert!(credential.bearer(Moment::now(), &Scheme::Bearer).is_some());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(credential.bearer(Moment::now(), &Scheme::Bearer).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiters_get_the_next_generation() {
+        let (publisher, credential) = publish("c");
+        give(&publisher, "one", 60);
+        let (deadline, scheme) = (soon(), Scheme::Bare);
+        let waiting = credential.newer_than(1, deadline, &scheme);
+        let publishing = async {
+            publisher.woken().await;
+            give(&publisher, "two", 60);
+        };
+        let (held, ()) = tokio::join!(waiting, publishing);
+        let held = held.unwrap();
+        assert_eq!((held.value.as_bytes(), held.generation), (&b"two"[..], 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_terminal_answer_ends_waiting_at_once() {
+        let (publisher, credential) = publish("c");
+        let next = Moment::now().plus(Duration::from_secs(300));
+        publisher.activity(Activity::Refused(next));
+        let before = Moment::now().mono;
+        let error = credential
+            .newer_than(0, soon(), &Scheme::Bare)
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(error.retry_after.as_secs().div_ceil(10), 30);
+        assert_eq!(Moment::now().mono, before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_is_bounded_in_time_and_number() {
+        let (_publisher, credential) = publish("c");
+        let deadline = soon();
+        let crowd: Vec<_> = (0..MAX_WAITERS)
+            .map(|_| {
+                let credential = credential.clone();
+                async move {
+                    credential
+                        .newer_than(0, deadline, &Scheme::Bare)
+                        .await
+                        .is_err()
+                }
+            })
+            .map(Box::pin)
+            .collect();
+        let mut crowd = tokio::task::JoinSet::from_iter(crowd);
+        tokio::task::yield_now().await;
+        let before = Moment::now().mono;
+        assert!(
+            credential
+                .newer_than(0, deadline, &Scheme::Bare)
+                .await
+                .is_err()
+        );
+        assert_eq!(
+            Moment::now().mono,
+            before,
+            "one too many is refused at once"
+        );
+        while let Some(refused) = crowd.join_next().await {
+            assert!(refused.unwrap());
+        }
+        assert_eq!(Moment::now().mono, deadline);
+        assert_eq!(credential.0.waiters.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn nudges_about_one_generation_count_once() {
+        let (publisher, credential) = publish("c");
+        credential.nudge(3);
+        credential.nudge(2);
+        assert_eq!(publisher.refused(), 3);
+    }
+}

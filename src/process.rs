@@ -1,0 +1,16 @@
+//! What the process asks of the kernel before it holds a secret.
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+/// No core dumps, and no reading of this process's memory or environment by its own user. Best
+/// effort: a kernel that refuses is no reason not to serve.
+pub fn harden() {
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    );
+}

@@ -1,0 +1,234 @@
+//! The connection to an upstream: taken from this thread's pool or opened, polled by the task of
+//! the request that uses it, and put back when its answer has been read.
+//!
+//! No task is spawned for it and no channel crossed: a request, its upstream connection and its
+//! response run in one task on one thread.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::replay::Outbound;
+use crate::dial::{DialError, Peer, Stream};
+
+/// Idle connections that one thread keeps for one upstream.
+const MAX_IDLE: usize = 512;
+/// An idle connection is closed after this: most servers close theirs after 60 s or more.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(55);
+
+/// Somebody to send requests to.
+pub struct Upstream {
+    peer: Peer,
+    connect_timeout: Duration,
+    /// Where this upstream's idle connections are in each thread's pool; never used again.
+    slot: usize,
+}
+
+/// Why an exchange did not come to a response head.
+#[derive(Debug, Error)]
+pub enum UpstreamError {
+    /// No connection: nothing was sent.
+    #[error("upstream not reachable")]
+    Unreachable(#[from] DialError),
+    /// The connection broke, or what came was not HTTP.
+    #[error("upstream connection failed")]
+    Protocol(#[source] hyper::Error),
+}
+
+/// An attempt that failed.
+pub struct Failed {
+    /// Why.
+    pub error: UpstreamError,
+    /// The request, if no byte of it can have reached the upstream.
+    pub unsent: Option<Request<Outbound>>,
+    /// A pooled connection that closed before a byte of the response: it may have been closing
+    /// already when the request was written.
+    pub stale: bool,
+}
+
+impl Upstream {
+    /// An upstream at `peer`.
+    #[must_use]
+    pub fn new(peer: Peer, connect_timeout: Duration) -> Self {
+        static SLOTS: AtomicUsize = AtomicUsize::new(0);
+        Self {
+            peer,
+            connect_timeout,
+            slot: SLOTS.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// A connection that can take a request: a pooled one, else a new one.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub async fn lease(&self, now: Instant) -> Result<Lease, UpstreamError> {
+        if let Some(connection) = take(self.slot, now) {
+            return Ok(Lease {
+                connection: Some(connection),
+                slot: self.slot,
+                pooled: true,
+            });
+        }
+        self.connect(now).await
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub async fn connect(&self, now: Instant) -> Result<Lease, UpstreamError> {
+        let stream = self.peer.connect(now + self.connect_timeout).await?;
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, driver) = handshake.map_err(UpstreamError::Protocol)?;
+        let connection = Connection {
+            sender,
+            driver,
+            idle_since: now,
+        };
+        Ok(Lease {
+            connection: Some(connection),
+            slot: self.slot,
+            pooled: false,
+        })
+    }
+}
+
+struct Connection {
+    sender: http1::SendRequest<Outbound>,
+    driver: http1::Connection<TokioIo<Stream>, Outbound>,
+    idle_since: Instant,
+}
+
+/// A connection in use. Dropped before [`Lease::give_back`], it is closed: that is how a caller
+/// that goes away, or a message cut short, reaches the upstream.
+pub struct Lease {
+    connection: Option<Connection>,
+    slot: usize,
+    pooled: bool,
+}
+
+impl Lease {
+    /// Sends `request` and waits for the response head, driving the connection meanwhile.
+    ///
+    /// # Errors
+    /// [`Failed`] says what is known about how far the request came.
+    pub async fn send(
+        &mut self,
+        request: Request<Outbound>,
+    ) -> Result<Response<Incoming>, Box<Failed>> {
+        let Some(connection) = &mut self.connection else {
+            unreachable!("a lease holds its connection until it is given back")
+        };
+        let pooled = self.pooled;
+        let driver = &mut connection.driver;
+        let mut response = pin!(connection.sender.try_send_request(request));
+        let result = poll_fn(|cx| {
+            // The connection completes the response within this very poll, so the response needs
+            // no waker of its own; with one, every response would cause a second, idle poll.
+            let ended = Pin::new(&mut *driver).poll(cx).is_ready();
+            match response
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+            {
+                // The end of the connection completes it too, on the next poll.
+                Poll::Pending if ended => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                other => other,
+            }
+        })
+        .await;
+        result.map_err(|mut failure| {
+            let unsent = failure.take_message();
+            let error = failure.into_error();
+            let stale = pooled && (error.is_incomplete_message() || error.is_closed());
+            Box::new(Failed {
+                error: UpstreamError::Protocol(error),
+                unsent,
+                stale,
+            })
+        })
+    }
+
+    /// Lets the connection make progress: while a body is read, nobody else does.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection {
+            let _ = Pin::new(&mut connection.driver).poll(cx);
+        }
+    }
+
+    /// Puts the connection back once its response has been read to the end; one that cannot take
+    /// another request right now is closed.
+    pub fn give_back(mut self, now: Instant) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        let open = connection.sender.is_ready()
+            || (Pin::new(&mut connection.driver).poll(&mut cx).is_pending()
+                && connection.sender.is_ready());
+        if open {
+            connection.idle_since = now;
+            put(self.slot, connection);
+        }
+    }
+}
+
+thread_local! {
+    /// This thread's idle connections, by slot.
+    static POOL: RefCell<Vec<Vec<Connection>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn put(slot: usize, connection: Connection) {
+    POOL.with_borrow_mut(|pool| {
+        if pool.len() <= slot {
+            pool.resize_with(slot + 1, Vec::new);
+        }
+        if pool[slot].len() < MAX_IDLE {
+            pool[slot].push(connection);
+        }
+    });
+}
+
+/// The connection used last, if it is still open: it is the least likely to be closing.
+fn take(slot: usize, now: Instant) -> Option<Connection> {
+    POOL.with_borrow_mut(|pool| {
+        let idle = pool.get_mut(slot)?;
+        while let Some(mut connection) = idle.pop() {
+            if is_open(&mut connection, now) {
+                return Some(connection);
+            }
+        }
+        None
+    })
+}
+
+/// An idle connection is polled by nobody, so whether the upstream closed it is asked here.
+fn is_open(connection: &mut Connection, now: Instant) -> bool {
+    let young = now.saturating_duration_since(connection.idle_since) < MAX_IDLE_TIME;
+    let mut cx = Context::from_waker(Waker::noop());
+    young
+        && Pin::new(&mut connection.driver).poll(&mut cx).is_pending()
+        && connection.sender.is_ready()
+}
+
+/// Closes this thread's idle connections that are old or closed by the upstream.
+pub fn sweep(now: Instant) {
+    POOL.with_borrow_mut(|pool| {
+        for idle in pool {
+            idle.retain_mut(|connection| is_open(connection, now));
+        }
+    });
+}

@@ -1,0 +1,543 @@
+//! The loop that keeps one credential fresh: fetch, store, publish, sleep.
+//!
+//! It is the credential's only writer and never ends before shutdown. It decides *whether and why*
+//! to fetch; `schedule` says when, the source says how, the store comes before the publication.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout_at};
+use tracing::{error, info, warn};
+
+use crate::clock::{Moment, epoch_seconds};
+use crate::credential::{Activity, LastOutcome, Publisher};
+use crate::metrics::CredentialMetrics;
+use crate::schedule::{self, RefreshPolicy};
+use crate::secret::Fingerprint;
+use crate::source::{Attempt, Class, FetchError, Fetched, TokenSource, Traits};
+use crate::store::Rotation;
+use crate::token::AccessToken;
+
+mod storm;
+use storm::Storm;
+
+/// The longest sleep: what can change without waking the loop (files, the wall clock) is looked at
+/// this often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A refresh in doubt is put off until the held token has this share of its life left.
+const NEARLY_SPENT: f64 = 0.05;
+/// How often a store that could not be written is tried again.
+const SYNC_EVERY: Duration = Duration::from_secs(2);
+
+/// Why a fetch was made; the `trigger` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// No token yet.
+    Startup,
+    /// Its time had come, or requests waited.
+    Scheduled,
+    /// An upstream refused the current token.
+    Unauthorized,
+    /// A secret or token file changed.
+    Changed,
+}
+
+impl Trigger {
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Scheduled => "scheduled",
+            Self::Unauthorized => "unauthorized",
+            Self::Changed => "changed",
+        }
+    }
+}
+
+/// True once the process is to end, and until when a refresh under way may take.
+pub type Stop = watch::Receiver<Option<Moment>>;
+
+/// The writer of one credential.
+pub struct Refresher<S> {
+    /// For logs.
+    pub name: String,
+    /// Where tokens come from.
+    pub source: S,
+    /// The refresh token and its store.
+    pub rotation: Rotation,
+    /// The writer's end of the credential.
+    pub publisher: Publisher,
+    /// Intervals from the configuration.
+    pub policy: RefreshPolicy,
+    /// Revoke the access token at the end.
+    pub revoke_on_shutdown: bool,
+    /// Counters and gauges of this credential.
+    pub metrics: Arc<CredentialMetrics>,
+    /// Uniform in `0.0..1.0`, different in every process.
+    pub entropy: fn() -> f64,
+}
+
+/// What the loop remembers between attempts.
+struct Memory {
+    traits: Traits,
+    token: Option<AccessToken>,
+    /// Of the last attempt, whatever it brought.
+    attempted_at: Moment,
+    activity: Activity,
+    failures: u32,
+    /// Digest of the inputs that the last attempt used.
+    inputs: Fingerprint,
+    inputs_seen_at: Moment,
+    wanted: u64,
+    used_at: Moment,
+    storm: Storm,
+    /// The answer to the refresh token in force was lost.
+    in_doubt: bool,
+    sync_at: Moment,
+}
+
+impl<S: TokenSource> Refresher<S> {
+    /// Runs until `stop`. A refresh that may rotate is finished first, and a store that lags behind
+    /// is written, both within the grace that `stop` carries.
+    pub async fn run(mut self, mut stop: Stop) {
+        let mut memory = self.start();
+        if !self.open_store(&mut stop).await {
+            return;
+        }
+        self.restore(&mut memory);
+        loop {
+            let Some(trigger) = self.next_trigger(&mut memory, &mut stop).await else {
+                break;
+            };
+            if !self.attempt(&mut memory, trigger, &mut stop).await {
+                break;
+            }
+        }
+        self.finish(&memory, &stop).await;
+    }
+
+    /// One attempt outside the loop, as `check --fetch` makes it: the outcome, and the token that
+    /// it brought.
+    ///
+    /// # Errors
+    /// As the source classifies them; a store that cannot be opened or written is one too.
+    pub async fn once(mut self) -> Result<AccessToken, FetchError> {
+        let store_error = |error| {
+            FetchError::new(Class::Transient, crate::source::Reason::Input).caused_by(error)
+        };
+        self.rotation.open().map_err(store_error)?;
+        let refresh_token = self.rotation.current()?;
+        let now = Moment::now();
+        let refresh_token = refresh_token.as_ref();
+        let fetched = self
+            .source
+            .fetch(Attempt {
+                now,
+                refresh_token,
+                in_doubt: false,
+            })
+            .await?;
+        self.rotation
+            .take(refresh_token, &fetched)
+            .map_err(store_error)?;
+        Ok(fetched.token)
+    }
+
+    fn start(&self) -> Memory {
+        let now = Moment::now();
+        Memory {
+            traits: self.source.traits(),
+            token: None,
+            attempted_at: now,
+            activity: Activity::Fetching,
+            failures: 0,
+            inputs: self.source.inputs(),
+            inputs_seen_at: now,
+            wanted: 0,
+            used_at: now,
+            storm: Storm::default(),
+            in_doubt: false,
+            sync_at: now,
+        }
+    }
+
+    /// Waits for the store: without it no refresh token may be sent. False if stopped before.
+    async fn open_store(&mut self, stop: &mut Stop) -> bool {
+        let mut told = false;
+        while let Err(error) = self.rotation.open() {
+            if !told {
+                error!(
+                    credential = self.name,
+                    error = chain(&error),
+                    "token store not available"
+                );
+                told = true;
+            }
+            let now = Moment::now();
+            let next = now.plus(SYNC_EVERY);
+            let detail = Some(format!("store: {}", chain(&error)));
+            let last = LastOutcome {
+                at: now,
+                outcome: "transient",
+                detail,
+                needs_operator: false,
+            };
+            self.publisher.settle(last, Activity::BackingOff(next));
+            tokio::select! {
+                () = sleep_until(next.mono) => {}
+                _ = stop.changed() => return false,
+            }
+        }
+        true
+    }
+
+    /// Publishes the token that the last process left behind, if it is still usable.
+    fn restore(&mut self, memory: &mut Memory) {
+        let now = Moment::now();
+        if let Some(token) = self.rotation.restored(now) {
+            info!(
+                credential = self.name,
+                "continuing with the stored access token"
+            );
+            self.publish(memory, token, Duration::ZERO);
+        }
+    }
+
+    /// Sleeps until there is a reason to fetch; `None` when stopped.
+    async fn next_trigger(&mut self, memory: &mut Memory, stop: &mut Stop) -> Option<Trigger> {
+        loop {
+            if stop.borrow().is_some() {
+                return None;
+            }
+            let now = Moment::now();
+            self.sync(memory, now);
+            if let Some(trigger) = self.due(memory, now) {
+                return Some(trigger);
+            }
+            let next = memory
+                .activity
+                .next_attempt()
+                .map_or(LOOK_EVERY, |at| at.remaining(now));
+            let next = match memory.storm.clears_at() {
+                Some(at) if self.refused_now() => next.min(at.remaining(now)),
+                _ => next,
+            };
+            // At least a millisecond: a wall clock that jitters around `next` must not spin.
+            let wake = now.mono + next.clamp(Duration::from_millis(1), LOOK_EVERY);
+            tokio::select! {
+                () = sleep_until(wake) => {}
+                () = self.publisher.woken() => {}
+                _ = stop.changed() => return None,
+            }
+        }
+    }
+
+    /// The reason to fetch now, if there is one.
+    fn due(&mut self, memory: &mut Memory, now: Moment) -> Option<Trigger> {
+        if self.publisher.take_used() {
+            memory.used_at = now;
+        }
+        let wanted = std::mem::replace(&mut memory.wanted, self.publisher.wanted());
+        let waited_for = wanted != memory.wanted;
+        let usable = memory.token.as_ref().is_some_and(|token| token.usable(now));
+        if self.inputs_changed(memory, now, usable) {
+            return Some(Trigger::Changed);
+        }
+        let ordinary = if memory.token.is_none() {
+            Trigger::Startup
+        } else {
+            Trigger::Scheduled
+        };
+        match memory.activity {
+            Activity::Fetching => Some(ordinary),
+            // Never around a backoff or a pause: the identity provider is in trouble, or said no.
+            Activity::BackingOff(at) => at.reached(now).then_some(ordinary),
+            Activity::Refused(at) => {
+                (at.reached(now) && !memory.traits.one_time).then_some(ordinary)
+            }
+            Activity::Scheduled(at) => {
+                if self.refused_now() && memory.storm.allows(now) {
+                    return Some(Trigger::Unauthorized);
+                }
+                let lapsing = !waited_for && self.lapsing(memory, now);
+                ((at.reached(now) && !lapsing) || (waited_for && !usable)).then_some(ordinary)
+            }
+        }
+    }
+
+    /// An upstream refused the current generation.
+    fn refused_now(&self) -> bool {
+        let generation = self.publisher.generation();
+        generation > 0 && self.publisher.refused() >= generation
+    }
+
+    /// No request used the token for longer than the policy pays for.
+    fn lapsing(&self, memory: &Memory, now: Moment) -> bool {
+        self.policy
+            .idle_after
+            .is_some_and(|idle| memory.used_at.plus(idle).reached(now))
+    }
+
+    /// What the source reads is different from what the last attempt read, and that matters: the
+    /// token itself is read there, or the last answer was no.
+    fn inputs_changed(&self, memory: &mut Memory, now: Moment, usable: bool) -> bool {
+        let refused = matches!(memory.activity, Activity::Refused(_));
+        let matters = memory.traits.watched || refused || !usable;
+        if !matters || memory.activity == Activity::Fetching {
+            return false;
+        }
+        // Many requests may wake the loop; the disk is not read for each of them.
+        if !memory
+            .inputs_seen_at
+            .plus(Duration::from_millis(200))
+            .reached(now)
+        {
+            return false;
+        }
+        memory.inputs_seen_at = now;
+        let inputs = self.source.inputs();
+        inputs != memory.inputs
+    }
+
+    /// Makes one attempt and settles what follows; false if it was abandoned because of `stop`.
+    async fn attempt(&mut self, memory: &mut Memory, trigger: Trigger, stop: &mut Stop) -> bool {
+        let now = Moment::now();
+        memory.activity = Activity::Fetching;
+        memory.attempted_at = now;
+        memory.inputs = self.source.inputs();
+        memory.inputs_seen_at = now;
+        if trigger == Trigger::Unauthorized {
+            memory.storm.strike(now, self.policy.min_interval);
+        }
+        self.publisher.activity(Activity::Fetching);
+        let refresh_token = match self.rotation.current() {
+            Ok(refresh_token) => refresh_token,
+            Err(error) => {
+                self.fail(memory, trigger, &error.into(), Duration::ZERO);
+                return true;
+            }
+        };
+        let attempt = Attempt {
+            now,
+            refresh_token: refresh_token.as_ref(),
+            in_doubt: memory.in_doubt,
+        };
+        let result = tokio::select! {
+            biased;
+            result = self.source.fetch(attempt) => result,
+            // What may rotate is finished: its answer is the only copy of the next refresh token.
+            _ = stop.changed(), if !memory.traits.rotating => return false,
+        };
+        let took = Moment::now().mono - now.mono;
+        match result {
+            Ok(fetched) => {
+                self.metrics.fetched(trigger, "ok", took);
+                self.accept(memory, refresh_token.as_ref(), fetched, took);
+            }
+            Err(error) => {
+                self.fail(memory, trigger, &error, took);
+            }
+        }
+        true
+    }
+
+    /// Store first, then publish.
+    fn accept(
+        &mut self,
+        memory: &mut Memory,
+        sent: Option<&crate::secret::Secret>,
+        fetched: Fetched,
+        took: Duration,
+    ) {
+        memory.failures = 0;
+        memory.in_doubt = false;
+        let written = self.rotation.take(sent, &fetched);
+        self.report_store(memory, &written);
+        let rotated = fetched.refresh_token.is_some();
+        self.publish(memory, fetched.token, took);
+        let generation = self.publisher.generation();
+        info!(
+            credential = self.name,
+            generation,
+            rotated,
+            ?took,
+            "token refreshed"
+        );
+    }
+
+    fn publish(&mut self, memory: &mut Memory, token: AccessToken, took: Duration) {
+        let now = Moment::now();
+        let due = schedule::refresh_at(&token, took, self.policy.min_interval, (self.entropy)());
+        self.publisher.bar(memory.storm.bars_waiting());
+        self.publisher.publish(&token, due);
+        self.metrics.published(
+            epoch_seconds(token.expires_at().wall),
+            self.publisher.generation(),
+        );
+        memory.token = Some(token);
+        memory.activity = Activity::Scheduled(due);
+        let last = LastOutcome {
+            at: now,
+            outcome: "ok",
+            detail: None,
+            needs_operator: false,
+        };
+        self.publisher.settle(last, memory.activity);
+    }
+
+    /// Keeps what is held and decides when to try again.
+    fn fail(&mut self, memory: &mut Memory, trigger: Trigger, error: &FetchError, took: Duration) {
+        let now = Moment::now();
+        memory.failures = memory.failures.saturating_add(1);
+        let activity = self.after_failure(memory, error, now);
+        let outcome = match activity {
+            Activity::Refused(_) => "terminal",
+            _ => "transient",
+        };
+        self.metrics.fetched(trigger, outcome, took);
+        let text = chain(error);
+        let usable = memory.token.as_ref().is_some_and(|token| token.usable(now));
+        let retry_in = activity.next_attempt().map(|at| at.remaining(now));
+        if usable && outcome == "transient" {
+            warn!(
+                credential = self.name,
+                outcome,
+                error = text,
+                ?retry_in,
+                "refresh failed, the held token goes on"
+            );
+        } else {
+            error!(
+                credential = self.name,
+                outcome,
+                error = text,
+                usable,
+                ?retry_in,
+                "refresh failed"
+            );
+        }
+        memory.activity = activity;
+        let needs_operator = error.needs_operator();
+        let last = LastOutcome {
+            at: now,
+            outcome,
+            detail: Some(text),
+            needs_operator,
+        };
+        self.publisher.settle(last, activity);
+    }
+
+    fn after_failure(&self, memory: &mut Memory, error: &FetchError, now: Moment) -> Activity {
+        let entropy = (self.entropy)();
+        let backoff = schedule::retry_at(
+            now,
+            memory.failures,
+            error.retry_after,
+            self.policy.min_interval,
+            entropy,
+        );
+        let pause = schedule::terminal_retry_at(now, error.retry_after, entropy);
+        match error.class {
+            Class::Terminal => Activity::Refused(pause),
+            Class::Transient if error.ambiguous && memory.traits.rotating => {
+                self.after_lost_answer(memory, now, backoff, pause)
+            }
+            Class::Transient => Activity::BackingOff(backoff),
+        }
+    }
+
+    /// The refresh token may be spent, and sending a spent one revokes its whole family (RFC 9700
+    /// §4.14.2). Inside a known grace window: again, soon. Else the held token is used up first;
+    /// then another way in, or the same refresh token once more; after that a person is needed.
+    fn after_lost_answer(
+        &self,
+        memory: &mut Memory,
+        now: Moment,
+        backoff: Moment,
+        pause: Moment,
+    ) -> Activity {
+        let again = std::mem::replace(&mut memory.in_doubt, true);
+        let in_grace = memory
+            .traits
+            .rotation_grace
+            .is_some_and(|grace| backoff.mono < memory.attempted_at.mono + grace);
+        if in_grace || (again && memory.traits.fallback) {
+            return Activity::BackingOff(backoff);
+        }
+        if again {
+            return Activity::Refused(pause);
+        }
+        match memory.token.as_ref().filter(|token| token.usable(now)) {
+            Some(token) => {
+                let left = token.expires_at().remaining(now);
+                let spent = left.saturating_sub(token.lifetime().mul_f64(NEARLY_SPENT));
+                let at = now.plus(spent);
+                Activity::BackingOff(if at.mono > backoff.mono { at } else { backoff })
+            }
+            None => Activity::BackingOff(backoff),
+        }
+    }
+
+    fn sync(&mut self, memory: &mut Memory, now: Moment) {
+        if self.rotation.unsynced() && memory.sync_at.reached(now) {
+            let written = self.rotation.sync();
+            self.report_store(memory, &written);
+        }
+    }
+
+    fn report_store(&self, memory: &mut Memory, written: &Result<(), crate::store::StoreError>) {
+        if !self.rotation.is_stored() {
+            return;
+        }
+        memory.sync_at = Moment::now().plus(SYNC_EVERY);
+        self.metrics
+            .store_write(written.is_ok(), self.rotation.unsynced());
+        if let Err(error) = written {
+            let error = chain(error);
+            error!(
+                credential = self.name,
+                error, "the new refresh token is in memory only"
+            );
+        }
+    }
+
+    /// Holds the exit for a store that lags behind and for a revocation, within the grace.
+    async fn finish(&mut self, memory: &Memory, stop: &Stop) {
+        let until = stop.borrow().unwrap_or_else(Moment::now);
+        if let (true, Some(token)) = (self.revoke_on_shutdown, &memory.token) {
+            match timeout_at(until.mono, self.source.revoke(token)).await {
+                Ok(Ok(())) => info!(credential = self.name, "access token revoked"),
+                Ok(Err(error)) => {
+                    warn!(credential = self.name, error = chain(&error), "not revoked");
+                }
+                Err(_) => warn!(credential = self.name, "not revoked: the grace is over"),
+            }
+        }
+        let written = timeout_at(until.mono, async {
+            while self.rotation.sync().is_err() {
+                tokio::time::sleep(SYNC_EVERY / 8).await;
+            }
+        });
+        if written.await.is_err() {
+            error!(
+                credential = self.name,
+                "ending with a refresh token that could not be stored"
+            );
+        }
+    }
+}
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

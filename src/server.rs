@@ -1,0 +1,254 @@
+//! The composition root: the only place that wires and spawns.
+//!
+//! pingora-core gives the process: a service and a runtime for each worker thread, one for control
+//! (refreshers, admin, reload), and the signals. Everything is bound before anything runs, so that
+//! a port in use is told at once, and fetched after, so that an identity provider that is down
+//! keeps nobody from starting.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{
+    ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
+};
+use pingora_core::services::Service;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout_at;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Snapshot};
+use crate::clock::Moment;
+use crate::config::{self, Config, ConfigError, Listen};
+use crate::metrics::Metrics;
+use crate::proxy::listener::{Bound, Drain, Worker};
+
+mod credentials;
+mod files;
+mod reload;
+mod wiring;
+
+use credentials::Refreshers;
+pub use credentials::refresher;
+use reload::Reload;
+use wiring::{Wiring, WiringError};
+
+/// How long a stop waits for the refreshers at least, when draining used the grace up.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why the daemon could not start or reload.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// As configured.
+        address: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// Routes cannot be wired.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+    /// A metric is not acceptable.
+    #[error("metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+    /// What only a restart can change was changed.
+    #[error("{0} cannot change while bearerd runs; restart it")]
+    NeedsRestart(&'static str),
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// [`ServerError`] if it cannot start.
+pub fn run(path: &Path) -> Result<(), ServerError> {
+    let config = config::load(path)?;
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let metrics = Arc::new(Metrics::new()?);
+    let listeners = bind(&config)?;
+    let admin = bind_admin(&config)?;
+    let addresses: Vec<_> = listeners.iter().filter_map(Bound::address).collect();
+    let mut wiring = Wiring::new(Arc::clone(&metrics), addresses);
+    let mut refreshers = Refreshers::new(Arc::clone(&metrics));
+    let credentials = refreshers.apply(&config);
+    let routes = Arc::new(wiring.routes(&config, &credentials)?);
+    let snapshot = Arc::new(Snapshot {
+        credentials,
+        routes: Arc::clone(&routes),
+    });
+    let (routes, routes_seen) = watch::channel(routes);
+    let (snapshot, snapshot_seen) = watch::channel(snapshot);
+    let drain = Arc::new(Drain::default());
+    let refreshers = Arc::new(Mutex::new(refreshers));
+    let stop = Stop {
+        drain: Arc::clone(&drain),
+        refreshers: Arc::clone(&refreshers),
+        grace: config.server.shutdown_grace,
+    };
+    let mut server = Server::new_with_opt_and_conf(None, process(config.server.threads));
+    for index in 0..config.server.threads {
+        let worker = Worker::new(index, &listeners, routes_seen.clone(), Arc::clone(&drain));
+        let failed = |source| ServerError::Bind {
+            address: "the workers".to_owned(),
+            source,
+        };
+        server.add_service(worker.map_err(failed)?);
+    }
+    announce(&config, &listeners, &admin);
+    let path = path.to_owned();
+    let reload = Reload {
+        path,
+        config,
+        wiring,
+        refreshers,
+        metrics,
+        routes,
+        snapshot,
+    };
+    server.add_service(Control {
+        admin: Some((admin, snapshot_seen)),
+        reload,
+    });
+    server.run(RunArgs {
+        shutdown_signal: Box::new(stop),
+    });
+    for listener in listeners {
+        listener.remove();
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// Draining is ours (see [`Stop`]): pingora would sleep its grace periods even when idle.
+fn process(threads: usize) -> ServerConf {
+    ServerConf {
+        threads,
+        work_stealing: false,
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(0),
+        ..ServerConf::default()
+    }
+}
+
+fn bind(config: &Config) -> Result<Vec<Bound>, ServerError> {
+    let bind = |listen: &Listen| {
+        Bound::bind(listen).map_err(|source| {
+            let address = match listen {
+                Listen::Tcp(address) => address.to_string(),
+                Listen::Unix(path) => format!("unix:{}", path.display()),
+            };
+            ServerError::Bind { address, source }
+        })
+    };
+    config.server.listen.iter().map(bind).collect()
+}
+
+fn bind_admin(config: &Config) -> Result<TcpListener, ServerError> {
+    let address = config.server.admin;
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|source| ServerError::Bind {
+        address: address.to_string(),
+        source,
+    })
+}
+
+/// The addresses with the ports that the system chose: tests and people start from this line.
+fn announce(config: &Config, listeners: &[Bound], admin: &TcpListener) {
+    let listen: Vec<String> = listeners.iter().map(Bound::to_string).collect();
+    let admin = admin
+        .local_addr()
+        .map_or_else(|_| String::new(), |address| address.to_string());
+    let (credentials, routes) = (config.credentials.len(), config.routes.len());
+    info!(
+        listen = listen.join(" "),
+        admin, credentials, routes, "bearerd is listening"
+    );
+}
+
+/// Refreshers, admin and reload, on a thread of their own: the data plane never waits for them.
+struct Control {
+    admin: Option<(TcpListener, watch::Receiver<Arc<Snapshot>>)>,
+    reload: Reload,
+}
+
+#[async_trait]
+impl Service for Control {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        self.reload.refreshers.lock().await.spawn();
+        let Some((listener, snapshot)) = self.admin.take() else {
+            return;
+        };
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return error!(%error, "the admin listener cannot be served"),
+        };
+        let metrics = Arc::clone(&self.reload.metrics);
+        tokio::join!(admin::serve(listener, snapshot, metrics), self.reload.run());
+    }
+
+    fn name(&self) -> &str {
+        "control"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// What a signal to end does: drain, then let the refreshers finish, then tell pingora.
+struct Stop {
+    drain: Arc<Drain>,
+    refreshers: Arc<Mutex<Refreshers>>,
+    grace: Duration,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Stop {
+    async fn recv(&self) -> ShutdownSignal {
+        let name = match (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) {
+            (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            },
+            (Err(error), _) | (_, Err(error)) => {
+                error!(%error, "signals cannot be handled");
+                return ShutdownSignal::FastShutdown;
+            }
+        };
+        info!(signal = name, grace = ?self.grace, "stopping");
+        let deadline = Moment::now().plus(self.grace);
+        self.drain.begin();
+        if timeout_at(deadline.mono, self.drain.finished())
+            .await
+            .is_err()
+        {
+            warn!("the grace is over: requests that are still under way are cut off");
+        }
+        let last = Moment::now().plus(LAST_WORDS);
+        let deadline = if last.mono > deadline.mono {
+            last
+        } else {
+            deadline
+        };
+        self.refreshers.lock().await.stop(deadline).await;
+        ShutdownSignal::FastShutdown
+    }
+}

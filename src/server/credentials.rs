@@ -1,0 +1,179 @@
+//! Starts, keeps and stops the refreshers that a configuration asks for.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout_at;
+
+use crate::clock::Moment;
+use crate::config::{Config, CredentialConfig, SourceConfig};
+use crate::credential::{Credential, publish};
+use crate::metrics::Metrics;
+use crate::refresher::Refresher;
+use crate::source::Source;
+use crate::source::dialect::DialectSource;
+use crate::source::endpoint::Endpoint;
+use crate::source::file::FileSource;
+use crate::store::{Rotation, Store, file::FileStore};
+
+/// How long a credential that a reload replaces may take to finish its refresh.
+const REPLACE_GRACE: Duration = Duration::from_secs(10);
+
+/// Builds the source that `config` describes.
+#[must_use]
+pub fn source(config: &CredentialConfig) -> Source {
+    let default_lifetime = config.refresh.default_lifetime;
+    match &config.source {
+        SourceConfig::File(path) => Source::File(FileSource::new(path.clone(), default_lifetime)),
+        SourceConfig::Dialect {
+            dialect,
+            values,
+            params,
+            tls,
+        } => {
+            let endpoint = Endpoint::new(tls.clone());
+            let (dialect, values, params) = (Arc::clone(dialect), values.clone(), params.clone());
+            let source = DialectSource::new(dialect, values, params, endpoint, default_lifetime);
+            Source::Dialect(Box::new(source))
+        }
+    }
+}
+
+/// Builds the refresher of `config`, with the readers' end of what it will publish.
+#[must_use]
+pub fn refresher(config: &CredentialConfig, metrics: &Metrics) -> (Refresher<Source>, Credential) {
+    let (publisher, credential) = publish(&config.name);
+    let store = config
+        .store
+        .clone()
+        .map(|path| Store::File(FileStore::new(path)));
+    let refresher = Refresher {
+        name: config.name.clone(),
+        source: source(config),
+        rotation: Rotation::new(config.refresh_token.clone(), store),
+        publisher,
+        policy: config.refresh,
+        revoke_on_shutdown: config.revoke_on_shutdown,
+        metrics: metrics.credential(&config.name),
+        entropy: fastrand::f64,
+    };
+    (refresher, credential)
+}
+
+/// Something to spawn.
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A refresher that runs, or is about to.
+struct Running {
+    config: CredentialConfig,
+    credential: Credential,
+    stop: watch::Sender<Option<Moment>>,
+    /// Closed when the refresher has ended.
+    ended: oneshot::Receiver<()>,
+}
+
+impl Running {
+    async fn stop(self, deadline: Moment) {
+        self.stop.send_replace(Some(deadline));
+        let _ = timeout_at(deadline.mono, self.ended).await;
+    }
+}
+
+/// Every refresher of the process, by credential name.
+pub struct Refreshers {
+    metrics: Arc<Metrics>,
+    running: HashMap<String, Running>,
+    pending: Vec<Task>,
+}
+
+impl Refreshers {
+    /// None yet.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            running: HashMap::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// Prepares what `config` asks for; [`Refreshers::spawn`] sets it going. A credential whose
+    /// configuration is the same keeps its token and generation; one that changed starts anew when
+    /// its former refresher has ended.
+    pub fn apply(&mut self, config: &Config) -> Vec<Credential> {
+        let mut former = std::mem::take(&mut self.running);
+        for wanted in &config.credentials {
+            let running = match former.remove(&wanted.name) {
+                Some(running) if running.config == *wanted => running,
+                replaced => self.prepare(wanted, replaced),
+            };
+            self.running.insert(wanted.name.clone(), running);
+        }
+        let deadline = Moment::now().plus(REPLACE_GRACE);
+        for removed in former.into_values() {
+            self.pending.push(Box::pin(removed.stop(deadline)));
+        }
+        let in_order = config
+            .credentials
+            .iter()
+            .filter_map(|c| self.running.get(&c.name));
+        in_order.map(|running| running.credential.clone()).collect()
+    }
+
+    fn prepare(&mut self, config: &CredentialConfig, replaced: Option<Running>) -> Running {
+        let (refresher, credential) = refresher(config, &self.metrics);
+        let (stop, stopped) = watch::channel(None);
+        let (end, ended) = oneshot::channel();
+        self.pending.push(Box::pin(async move {
+            if let Some(replaced) = replaced {
+                // Two owners of one refresh token would spend it twice.
+                replaced.stop(Moment::now().plus(REPLACE_GRACE)).await;
+            }
+            refresher.run(stopped).await;
+            drop(end);
+        }));
+        Running {
+            config: config.clone(),
+            credential,
+            stop,
+            ended,
+        }
+    }
+
+    /// Sets everything prepared going, on the runtime that this is called on.
+    #[allow(clippy::disallowed_methods)] // one of the two places that spawn
+    pub fn spawn(&mut self) {
+        self.pending
+            .drain(..)
+            .for_each(|task| drop(tokio::spawn(task)));
+    }
+
+    /// Tells the credentials that read one of `paths` to look at it.
+    pub fn look_again(&self, paths: &[PathBuf]) {
+        for running in self.running.values() {
+            if running
+                .config
+                .files()
+                .iter()
+                .any(|file| paths.contains(file))
+            {
+                running.credential.look_again();
+            }
+        }
+    }
+
+    /// Ends all of them; each may take until `deadline` for what must not be lost.
+    pub async fn stop(&mut self, deadline: Moment) {
+        for running in self.running.values() {
+            running.stop.send_replace(Some(deadline));
+        }
+        for (_, running) in self.running.drain() {
+            running.stop(deadline).await;
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Takes a changed configuration over while requests run: all of it, or nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, watch};
+use tracing::{error, info, warn};
+
+use super::ServerError;
+use super::credentials::Refreshers;
+use super::files::Files;
+use super::wiring::Wiring;
+use crate::admin::Snapshot;
+use crate::config::{self, Config};
+use crate::metrics::Metrics;
+use crate::proxy::route::Routes;
+use crate::refresher::chain;
+
+/// The running configuration and what it is made into.
+pub struct Reload {
+    /// Where it is read from.
+    pub path: PathBuf,
+    /// As it runs.
+    pub config: Config,
+    /// Makes routes.
+    pub wiring: Wiring,
+    /// Makes tokens.
+    pub refreshers: Arc<Mutex<Refreshers>>,
+    /// Counts reloads.
+    pub metrics: Arc<Metrics>,
+    /// To the workers.
+    pub routes: watch::Sender<Arc<Routes>>,
+    /// To the admin listener.
+    pub snapshot: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Reload {
+    /// Reloads at SIGHUP and when a file changes, for ever.
+    pub async fn run(&mut self) {
+        let mut hangup = match signal(SignalKind::hangup()) {
+            Ok(hangup) => hangup,
+            Err(error) => return error!(%error, "SIGHUP cannot be handled"),
+        };
+        let mut files = Files::new(self.watched());
+        loop {
+            let changed = tokio::select! {
+                _ = hangup.recv() => Vec::new(),
+                changed = files.changed() => changed,
+            };
+            let secrets_only = !changed.is_empty() && !changed.iter().any(|p| self.shapes(p));
+            if !secrets_only {
+                self.reload().await;
+                files.watch(self.watched());
+            }
+            self.refreshers.lock().await.look_again(&changed);
+        }
+    }
+
+    /// Loads the file; a bad one changes nothing, and is told in log and metric.
+    async fn reload(&mut self) {
+        let result = self.take_over().await;
+        self.metrics.reloaded(result.is_ok());
+        match result {
+            Ok(()) => info!("configuration reloaded"),
+            Err(error) => {
+                error!(
+                    error = chain(&error),
+                    "configuration not reloaded, the former one stays"
+                );
+            }
+        }
+    }
+
+    async fn take_over(&mut self) -> Result<(), ServerError> {
+        let config = config::load(&self.path)?;
+        let (now, new) = (&self.config.server, &config.server);
+        for (same, key) in [
+            (now.listen == new.listen, "server.listen"),
+            (now.admin == new.admin, "server.admin"),
+            (now.threads == new.threads, "server.threads"),
+            (
+                now.shutdown_grace == new.shutdown_grace,
+                "server.shutdown_grace_seconds",
+            ),
+        ] {
+            if !same {
+                return Err(ServerError::NeedsRestart(key));
+            }
+        }
+        self.wiring.check(&config)?;
+        let mut refreshers = self.refreshers.lock().await;
+        let credentials = refreshers.apply(&config);
+        refreshers.spawn();
+        let routes = Arc::new(self.wiring.routes(&config, &credentials)?);
+        self.routes.send_replace(Arc::clone(&routes));
+        self.snapshot.send_replace(Arc::new(Snapshot {
+            credentials,
+            routes,
+        }));
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        self.config = config;
+        Ok(())
+    }
+
+    fn watched(&self) -> Vec<PathBuf> {
+        let mut files = self.config.files();
+        files.push(self.path.clone());
+        files
+    }
+
+    /// True for a file whose content is part of the configuration; a secret is read at each use.
+    fn shapes(&self, path: &PathBuf) -> bool {
+        let secret = self
+            .config
+            .credentials
+            .iter()
+            .any(|c| c.files().contains(path));
+        !secret || *path == self.path
+    }
+}

@@ -1,0 +1,166 @@
+//! Wires routes to their upstreams, credentials and metrics.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use thiserror::Error;
+
+use crate::config::{Config, RouteConfig, UpstreamConfig};
+use crate::credential::Credential;
+use crate::dial::{Address, Peer};
+use crate::metrics::{Metrics, RouteMetrics};
+use crate::proxy::reject::Reason;
+use crate::proxy::replay::Budget;
+use crate::proxy::route::{Route, Routes, own_hosts};
+use crate::proxy::upstream::Upstream;
+use crate::secret::Fingerprint;
+use crate::tls::{self, TlsError};
+
+/// Why routes could not be wired.
+#[derive(Debug, Error)]
+pub enum WiringError {
+    /// TLS files changed since they were checked.
+    #[error("route {route}: TLS towards the upstream cannot be set up")]
+    Tls {
+        /// The route.
+        route: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// The upstream's host cannot be verified or sent.
+    #[error("route {0}: the upstream's host is no name that could be sent or verified")]
+    Name(String),
+}
+
+/// What is kept over reloads: pools stay warm and counters go on.
+pub struct Wiring {
+    metrics: Arc<Metrics>,
+    addresses: Vec<std::net::SocketAddr>,
+    pseudonym: String,
+    upstreams: HashMap<UpstreamKey, Arc<Upstream>>,
+    route_metrics: HashMap<String, Arc<RouteMetrics>>,
+}
+
+/// The same peer, verified with the same files, connected to in the same time.
+#[derive(PartialEq, Eq, Hash, Clone)]
+struct UpstreamKey(String, Duration);
+
+impl Wiring {
+    /// For a process that listens on `addresses`.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, addresses: Vec<std::net::SocketAddr>) -> Self {
+        // Unlike that of any other process, or two sidecars in a row would look like a loop.
+        let pseudonym = format!("bearerd-{:08x}", fastrand::u32(..));
+        let (upstreams, route_metrics) = (HashMap::new(), HashMap::new());
+        Self {
+            metrics,
+            addresses,
+            pseudonym,
+            upstreams,
+            route_metrics,
+        }
+    }
+
+    /// Whether the routes of `config` can be wired, before anything is touched.
+    ///
+    /// # Errors
+    /// As [`Wiring::routes`].
+    pub fn check(&self, config: &Config) -> Result<(), WiringError> {
+        config
+            .routes
+            .iter()
+            .try_for_each(|route| peer(route).map(drop))
+    }
+
+    /// The routes of `config`.
+    ///
+    /// # Errors
+    /// [`WiringError`]; what was wired before is unchanged.
+    pub fn routes(
+        &mut self,
+        config: &Config,
+        credentials: &[Credential],
+    ) -> Result<Routes, WiringError> {
+        let mut upstreams = HashMap::new();
+        let mut routes = Vec::new();
+        for route in &config.routes {
+            let key = key(&route.upstream, route.timeouts.connect);
+            let upstream = match self.upstreams.get(&key).or_else(|| upstreams.get(&key)) {
+                Some(upstream) => Arc::clone(upstream),
+                None => Arc::new(Upstream::new(peer(route)?, route.timeouts.connect)),
+            };
+            upstreams.insert(key, Arc::clone(&upstream));
+            let credential = credentials.iter().find(|c| c.name() == route.credential);
+            let Some(credential) = credential else {
+                continue;
+            };
+            let authority = HeaderValue::from_str(&route.upstream.authority)
+                .map_err(|_| WiringError::Name(route.name.clone()))?;
+            let metrics = self.route_metrics.entry(route.name.clone());
+            let metrics = metrics.or_insert_with(|| self.metrics.route(&route.name));
+            routes.push(Arc::new(Route {
+                config: route.clone(),
+                credential: credential.clone(),
+                upstream,
+                authority,
+                metrics: Arc::clone(metrics),
+                credential_metrics: self.metrics.credential(&route.credential),
+            }));
+        }
+        self.upstreams = upstreams;
+        let mut hosts = own_hosts(&self.addresses);
+        hosts.extend(config.server.allowed_hosts.iter().cloned());
+        let via = HeaderValue::from_str(&format!("1.1 {}", self.pseudonym))
+            .map_err(|_| WiringError::Name(self.pseudonym.clone()))?;
+        Ok(Routes {
+            routes,
+            hosts,
+            via,
+            pseudonym: self.pseudonym.clone(),
+            limits: config.server.limits,
+            budget: Arc::new(Budget::new(config.server.limits.replay_bytes)),
+            refused: Reason::WORDS.map(|word| self.metrics.refused(word)),
+        })
+    }
+}
+
+fn key(upstream: &UpstreamConfig, connect: Duration) -> UpstreamKey {
+    let files = upstream.tls.iter().flat_map(|tls| {
+        let identity = tls
+            .identity
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
+        tls.ca_file.iter().chain(identity)
+    });
+    let prints: Vec<String> = files.map(content).collect();
+    UpstreamKey(format!("{upstream:?} {prints:?}"), connect)
+}
+
+fn content(path: &PathBuf) -> String {
+    std::fs::read(path).map_or(String::new(), |content| Fingerprint::of(&content).to_hex())
+}
+
+fn peer(route: &RouteConfig) -> Result<Peer, WiringError> {
+    let upstream = &route.upstream;
+    let tls = match (&upstream.tls, &upstream.address) {
+        (Some(settings), Address::Tcp(host, _)) => {
+            let name = settings.server_name.clone().unwrap_or_else(|| host.clone());
+            let name = name
+                .try_into()
+                .map_err(|_| WiringError::Name(route.name.clone()))?;
+            let config = tls::client(settings).map_err(|source| WiringError::Tls {
+                route: route.name.clone(),
+                source,
+            })?;
+            Some((config, name))
+        }
+        _ => None,
+    };
+    Ok(Peer {
+        address: upstream.address.clone(),
+        tls,
+    })
+}

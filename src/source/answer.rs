@@ -1,0 +1,322 @@
+//! What an identity provider's answer means: a token, or a classified refusal.
+//!
+//! The dialect's own matchers come first, then the rules that hold for all. Nothing of the body
+//! gets into an error: only status, closed words and the matcher's id.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+
+use super::dialect::{BodyKind, Matcher, Ok as OkRules, Test};
+use super::expiry;
+use super::json::Document;
+use super::{Class, FetchError, Fetched, Reason};
+use crate::clock::Moment;
+use crate::secret::Secret;
+use crate::token::AccessToken;
+use zeroize::Zeroizing;
+
+/// An answer as it came: the whole body, within its bound.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// At most `endpoint::MAX_ANSWER_BYTES`.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// A refusal, and whether the dialect knows another way in.
+pub struct Refusal {
+    /// The classified error.
+    pub error: FetchError,
+    /// `then = "next"` of the matcher that fired.
+    pub try_next: bool,
+}
+
+impl From<FetchError> for Refusal {
+    fn from(error: FetchError) -> Self {
+        Self {
+            error,
+            try_next: false,
+        }
+    }
+}
+
+/// Reads the answer to a token request that was sent at `now`.
+///
+/// # Errors
+/// A [`Refusal`] for everything that is no usable token.
+pub fn read(
+    answer: &Answer,
+    ok: &OkRules,
+    matchers: &[Matcher],
+    now: Moment,
+    default_lifetime: Duration,
+) -> Result<Fetched, Refusal> {
+    let document = document(answer, ok.body);
+    let retry_after = retry_after(&answer.headers, now);
+    let finish = |mut error: FetchError| {
+        error.status = Some(answer.status);
+        error.retry_after = retry_after;
+        error
+    };
+    if let Some(matcher) = matchers
+        .iter()
+        .find(|m| matches(m, answer, document.as_ref()))
+    {
+        let mut error = FetchError::new(matcher.class, matcher.reason);
+        error.matcher = Some(matcher.id.clone());
+        error.hint.clone_from(&matcher.hint);
+        return Err(Refusal {
+            error: finish(error),
+            try_next: matcher.try_next,
+        });
+    }
+    let text = |pointer| {
+        document
+            .as_ref()
+            .and_then(|document| document.text(pointer))
+    };
+    if let Some(error) = common_refusal(answer.status, text("/error")) {
+        return Err(finish(error).into());
+    }
+    let accepted = ok.status.iter().any(|status| status.matches(answer.status));
+    let unusable = |hint: &str| {
+        let mut error = FetchError::new(Class::Transient, Reason::Unusable);
+        error.hint = Some(hint.to_owned());
+        Refusal::from(finish(error))
+    };
+    let (true, Some(document)) = (accepted, &document) else {
+        return Err(unusable(
+            "the answer is not in the form that its dialect names",
+        ));
+    };
+    let value = document.text(&ok.access_token);
+    let value = value.ok_or_else(|| unusable("the answer holds no access token"))?;
+    if !type_understood(document, ok) {
+        return Err(unusable(
+            "the answer's token_type is not one that can be injected",
+        ));
+    }
+    let life = expiry::lifetime(&ok.expiry, document, value, now);
+    if life.skewed {
+        tracing::warn!("the identity provider's clock and this machine's disagree");
+    }
+    let lifetime = life.lifetime.unwrap_or(default_lifetime);
+    if lifetime.is_zero() {
+        return Err(unusable("the access token had expired when it came"));
+    }
+    let token = access_token(Secret::new(value.to_owned()), now, lifetime)
+        .map_err(|error| Refusal::from(finish(error)))?;
+    let refresh_token = ok.refresh_token.as_ref().and_then(|at| document.text(at));
+    Ok(Fetched {
+        token,
+        refresh_token: refresh_token.map(|text| Secret::new(text.to_owned())),
+    })
+}
+
+/// Reads the answer to a revocation, of which only the status counts (RFC 7009 §2.2).
+///
+/// # Errors
+/// The status is not one of those that the dialect names.
+pub fn read_revocation(answer: &Answer, ok: &OkRules) -> Result<(), FetchError> {
+    if ok.status.iter().any(|status| status.matches(answer.status)) {
+        return Ok(());
+    }
+    let mut error = FetchError::new(Class::Terminal, Reason::Unusable);
+    error.status = Some(answer.status);
+    Err(error)
+}
+
+/// A token that can be injected.
+///
+/// # Errors
+/// It cannot: transient, since the identity provider may do better next time.
+pub fn access_token(
+    value: Secret,
+    now: Moment,
+    lifetime: Duration,
+) -> Result<AccessToken, FetchError> {
+    AccessToken::new(value, now, lifetime)
+        .map_err(|error| FetchError::new(Class::Transient, Reason::Unusable).caused_by(error))
+}
+
+/// The classes that hold in every dialect, for answers that can be no token.
+pub fn common_refusal(status: u16, oauth_error: Option<&str>) -> Option<FetchError> {
+    use Class::{Terminal, Transient};
+    let refusal = |class, reason| Some(FetchError::new(class, reason));
+    match status {
+        429 => return refusal(Transient, Reason::RateLimited),
+        408 | 425 | 500..=599 => return refusal(Transient, Reason::Server),
+        _ => {}
+    }
+    if let Some(error) = oauth_error {
+        let (word, class, reason) = classify(error);
+        let mut error = FetchError::new(class, reason);
+        error.oauth_error = Some(word);
+        return Some(error);
+    }
+    match status {
+        200..=299 => None,
+        404 => refusal(Terminal, Reason::NotFound),
+        401 | 403 => refusal(Terminal, Reason::BadClient),
+        _ => refusal(Terminal, Reason::BadRequest),
+    }
+}
+
+/// RFC 6749 §5.2, RFC 8628 §3.5 (`slow_down`), and what real providers add.
+fn classify(error: &str) -> (&'static str, Class, Reason) {
+    use Class::{Terminal, Transient};
+    match error {
+        "temporarily_unavailable" => ("temporarily_unavailable", Transient, Reason::Server),
+        "server_error" => ("server_error", Transient, Reason::Server),
+        "slow_down" => ("slow_down", Transient, Reason::RateLimited),
+        "invalid_request" => ("invalid_request", Terminal, Reason::BadRequest),
+        "invalid_client" => ("invalid_client", Terminal, Reason::BadClient),
+        "invalid_grant" => ("invalid_grant", Terminal, Reason::BadGrant),
+        "unauthorized_client" => ("unauthorized_client", Terminal, Reason::BadClient),
+        "unsupported_grant_type" => ("unsupported_grant_type", Terminal, Reason::BadRequest),
+        "invalid_scope" => ("invalid_scope", Terminal, Reason::BadRequest),
+        "invalid_target" => ("invalid_target", Terminal, Reason::BadRequest),
+        "invalid_token" => ("invalid_token", Terminal, Reason::BadGrant),
+        "access_denied" => ("access_denied", Terminal, Reason::BadGrant),
+        _ => ("(not a known word)", Terminal, Reason::BadRequest),
+    }
+}
+
+fn document(answer: &Answer, kind: BodyKind) -> Option<Document> {
+    match kind {
+        BodyKind::Json => Document::parse(&answer.body),
+        // An error may still come as JSON where a token comes as a form.
+        BodyKind::Form => {
+            Document::parse(&answer.body).or_else(|| Some(Document::from_form(&answer.body)))
+        }
+        BodyKind::Text => Document::from_text(&answer.body),
+    }
+}
+
+fn type_understood(document: &Document, ok: &OkRules) -> bool {
+    // Absent is taken as bearer: some leave it out although RFC 6749 §5.1 requires it.
+    document.at(&ok.token_type.at).is_none_or(|value| {
+        let accepted = |kind: &str| {
+            ok.token_type
+                .accept
+                .iter()
+                .any(|a| a.eq_ignore_ascii_case(kind))
+        };
+        value.as_str().is_some_and(accepted)
+    })
+}
+
+fn matches(matcher: &Matcher, answer: &Answer, document: Option<&Document>) -> bool {
+    let status = matcher.status.is_empty()
+        || matcher
+            .status
+            .iter()
+            .any(|status| status.matches(answer.status));
+    let value = |pointer: &String| document.and_then(|document| document.at(pointer));
+    let tested = matcher.test.as_ref().is_none_or(|(pointer, test)| {
+        value(pointer).is_some_and(|value| match test {
+            Test::Exists => true,
+            Test::Is(wanted) => plain(value) == *wanted,
+            Test::Has(part) => plain(value).contains(part.as_str()),
+        })
+    });
+    let missing = matcher
+        .missing
+        .as_ref()
+        .is_none_or(|pointer| value(pointer).is_none());
+    let empty = !matcher.empty || answer.body.is_empty();
+    let media_type = matcher.media_type.as_ref().is_none_or(|wanted| {
+        let sent = answer
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let essence = sent
+            .and_then(|sent| sent.split(';').next())
+            .unwrap_or("")
+            .trim();
+        essence.eq_ignore_ascii_case(wanted)
+    });
+    status && tested && missing && empty && media_type
+}
+
+/// A scalar as text, so that `is = "540"` matches the number and the string.
+fn plain(value: &serde_json::Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// `Retry-After` in seconds or in any of the three date forms (RFC 9110 §10.2.3, §5.6.7).
+fn retry_after(headers: &HeaderMap, now: Moment) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(Duration::from_secs(u64::MAX));
+    }
+    httpdate::parse_http_date(text)
+        .ok()?
+        .duration_since(now.wall)
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_in_seconds_and_three_date_forms() {
+        let now = Moment {
+            wall: UNIX_EPOCH + Duration::from_secs(784_111_777 - 30),
+            ..Moment::now()
+        };
+        for (text, wait) in [
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("99999999999999999999", Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(30)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(30)),
+            ("Sun Nov  6 08:49:37 1994", Some(30)),
+            ("Sat, 05 Nov 1994 08:49:37 GMT", None),
+            ("-5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            assert_eq!(
+                retry_after(&headers, now),
+                wait.map(Duration::from_secs),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_common_classes_are_read_downwards() {
+        let class = |status, error| common_refusal(status, error).map(|e| e.class);
+        assert_eq!(class(200, None), None);
+        assert_eq!(class(201, None), None);
+        for status in [408, 425, 429, 500, 503, 599] {
+            assert_eq!(
+                class(status, Some("invalid_grant")),
+                Some(Class::Transient),
+                "{status}"
+            );
+        }
+        for error in ["temporarily_unavailable", "server_error", "slow_down"] {
+            assert_eq!(class(400, Some(error)), Some(Class::Transient), "{error}");
+        }
+        assert_eq!(class(200, Some("invalid_grant")), Some(Class::Terminal));
+        for status in [301, 307, 400, 401, 403, 404, 410] {
+            assert_eq!(class(status, None), Some(Class::Terminal), "{status}");
+        }
+    }
+}

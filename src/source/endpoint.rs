@@ -1,0 +1,177 @@
+//! One request to an identity provider: bounded in time and size, one connection, no redirects, no
+//! cookies, no cache.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use super::answer::Answer;
+use super::exchange::TokenRequest;
+use super::{Class, FetchError, Reason};
+use crate::clock::Moment;
+use crate::dial::{Address, DialError, Peer};
+use crate::tls::{self, TlsError, TlsSettings};
+
+/// The largest answer that is read, in bytes.
+pub const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// From the first byte sent to the last one read, connecting included.
+const TOTAL: Duration = Duration::from_secs(10);
+/// For connecting and the TLS handshake.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A way to reach identity providers under one set of TLS settings.
+pub struct Endpoint {
+    settings: TlsSettings,
+}
+
+/// Why a URL cannot be spoken to.
+#[derive(Debug, Error)]
+enum PeerError {
+    #[error("the URL is not http:// or https:// with a host")]
+    Url,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the host is no name that TLS could verify")]
+    Name,
+}
+
+impl Endpoint {
+    /// An endpoint whose peers are verified as `settings` say; their files are read at each use.
+    #[must_use]
+    pub fn new(settings: TlsSettings) -> Self {
+        Self { settings }
+    }
+
+    /// Sends `request` and reads the whole answer.
+    ///
+    /// # Errors
+    /// Transient, and `ambiguous` from the moment that the request may have reached the server.
+    pub async fn send(&self, request: TokenRequest) -> Result<Answer, FetchError> {
+        let started = Moment::now().mono;
+        let peer = self
+            .peer(&request.uri)
+            .map_err(|error| FetchError::new(Class::Transient, Reason::Tls).caused_by(error))?;
+        let stream = peer
+            .connect(started + CONNECT)
+            .await
+            .map_err(not_connected)?;
+        let failed = |error: hyper::Error| lost(Reason::Network).caused_by(error);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(failed)?;
+        let exchange = async {
+            let answer = sender
+                .send_request(into_hyper(request))
+                .await
+                .map_err(failed)?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+            let body = body.map_err(|error| cut_short(error.as_ref()))?;
+            let body = Zeroizing::new(body.to_bytes().to_vec());
+            Ok(Answer {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body,
+            })
+        };
+        drive(exchange, connection, started + TOTAL).await
+    }
+
+    fn peer(&self, uri: &Uri) -> Result<Peer, PeerError> {
+        let host = uri
+            .host()
+            .ok_or(PeerError::Url)?
+            .trim_matches(['[', ']'])
+            .to_owned();
+        let (secure, default_port) = match uri.scheme_str() {
+            Some("https") => (true, 443),
+            Some("http") => (false, 80),
+            _ => return Err(PeerError::Url),
+        };
+        let tls = if secure {
+            let name = self
+                .settings
+                .server_name
+                .clone()
+                .unwrap_or_else(|| host.clone());
+            let name = name.try_into().map_err(|_| PeerError::Name)?;
+            Some((tls::client(&self.settings)?, name))
+        } else {
+            None
+        };
+        Ok(Peer {
+            address: Address::Tcp(host, uri.port_u16().unwrap_or(default_port)),
+            tls,
+        })
+    }
+}
+
+/// Polls the exchange and its connection together, until the answer is there or time is up.
+async fn drive<C>(
+    exchange: impl Future<Output = Result<Answer, FetchError>>,
+    connection: C,
+    deadline: Instant,
+) -> Result<Answer, FetchError>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let both = async {
+        let mut exchange = std::pin::pin!(exchange);
+        tokio::select! {
+            biased;
+            answer = &mut exchange => answer,
+            // The connection may end first: what it delivered is still to be read.
+            _ = connection => exchange.await,
+        }
+    };
+    timeout_at(deadline, both)
+        .await
+        .unwrap_or_else(|_| Err(lost(Reason::Timeout)))
+}
+
+fn into_hyper(request: TokenRequest) -> Request<Full<Bytes>> {
+    let target = request
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str())
+        .to_owned();
+    let body = Full::new(Bytes::from_owner(request.body));
+    let mut hyper_request = Request::new(body);
+    *hyper_request.method_mut() = request.method;
+    // A path that parsed as part of a URL parses as a target.
+    *hyper_request.uri_mut() = target.parse().unwrap_or_default();
+    *hyper_request.headers_mut() = request.headers;
+    hyper_request
+}
+
+fn not_connected(error: DialError) -> FetchError {
+    let reason = match error {
+        DialError::Connect(_) => Reason::Network,
+        DialError::Tls(_) => Reason::Tls,
+        DialError::Timeout => Reason::Timeout,
+    };
+    FetchError::new(Class::Transient, reason).caused_by(error)
+}
+
+/// The request may have arrived and have had its effect; its answer did not come whole.
+fn lost(reason: Reason) -> FetchError {
+    let mut error = FetchError::new(Class::Transient, reason);
+    error.ambiguous = true;
+    error
+}
+
+fn cut_short(error: &(dyn std::error::Error + Send + Sync + 'static)) -> FetchError {
+    if error.is::<http_body_util::LengthLimitError>() {
+        let mut error = lost(Reason::Unusable);
+        error.hint = Some("the answer is larger than 1 MiB".to_owned());
+        return error;
+    }
+    lost(Reason::Network)
+}

@@ -1,0 +1,236 @@
+//! Where a rotating refresh token lives between processes.
+//!
+//! A [`Record`] is what is kept; a [`Store`] keeps it. [`Rotation`] is the refresher's view: which
+//! refresh token is in force, given what was configured, what was stored and what arrived since.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::clock::Moment;
+use crate::secret::{Secret, SecretError, SecretRef};
+use crate::source::Fetched;
+use crate::token::AccessToken;
+
+pub mod file;
+
+/// What a store keeps about one credential.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Record {
+    /// The newest refresh token.
+    pub refresh_token: Zeroizing<String>,
+    /// SHA-256 of the configured refresh token that this chain began with; another one in the
+    /// configuration means that somebody signed in anew.
+    pub bootstrap_sha256: Option<String>,
+    /// The access token that came along, so that a restart costs no refresh.
+    pub access_token: Option<Zeroizing<String>>,
+    /// When the access token was obtained, in seconds since the epoch.
+    pub obtained_at: u64,
+    /// When the access token expires, in seconds since the epoch, rounded down.
+    pub expires_at: u64,
+}
+
+/// Why the store could not be read or written. Names the place, never the content.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The operating system said no.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The content is not what bearerd wrote.
+    #[error(
+        "{path} {problem}; restore it, or delete it to begin again with the configured refresh token"
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Another process owns it.
+    #[error("{path} is held by {holder}: one refresh token has one owner")]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// Who holds it, as that process wrote it.
+        holder: String,
+    },
+}
+
+/// The stores that a configuration can name.
+pub enum Store {
+    /// A file on a local disk.
+    File(file::FileStore),
+}
+
+impl Store {
+    /// Takes ownership of the place and reads what it holds.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was changed.
+    pub fn open(&mut self) -> Result<Option<Record>, StoreError> {
+        match self {
+            Self::File(file) => file.open(),
+        }
+    }
+
+    /// Writes `record` durably: after `Ok` it survives a crash.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the previous record is still there.
+    pub fn save(&mut self, record: &Record) -> Result<(), StoreError> {
+        match self {
+            Self::File(file) => file.save(record),
+        }
+    }
+}
+
+/// The refresh token in force, and its way to the store.
+pub struct Rotation {
+    bootstrap: Option<SecretRef>,
+    store: Option<Store>,
+    record: Option<Record>,
+    unsynced: bool,
+}
+
+impl Rotation {
+    /// A chain that begins with `bootstrap` and is kept in `store`.
+    #[must_use]
+    pub fn new(bootstrap: Option<SecretRef>, store: Option<Store>) -> Self {
+        Self {
+            bootstrap,
+            store,
+            record: None,
+            unsynced: false,
+        }
+    }
+
+    /// Takes the store over and reads it. Without a store there is nothing to do.
+    ///
+    /// # Errors
+    /// [`StoreError`]: until it succeeds no refresh token may be sent.
+    pub fn open(&mut self) -> Result<(), StoreError> {
+        if let Some(store) = &mut self.store {
+            self.record = store.open()?;
+        }
+        Ok(())
+    }
+
+    /// The stored access token if it is still usable at `now`.
+    #[must_use]
+    pub fn restored(&self, now: Moment) -> Option<AccessToken> {
+        let record = self.record.as_ref()?;
+        if self.replaced_by_operator() {
+            return None;
+        }
+        let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(record.expires_at);
+        let left = ends.duration_since(now.wall).ok()?;
+        // A clock stepped back must not lengthen the token's life.
+        let life = Duration::from_secs(record.expires_at.saturating_sub(record.obtained_at));
+        let value = Secret::new(record.access_token.as_ref()?.to_string());
+        AccessToken::new(value, now, left.min(life))
+            .ok()
+            .filter(|token| token.usable(now))
+    }
+
+    /// The refresh token to send: the newest that arrived, else the stored one, unless the
+    /// configured one was replaced since; then, or with nothing stored, the configured one.
+    ///
+    /// # Errors
+    /// The configured one is needed and cannot be read.
+    pub fn current(&self) -> Result<Option<Secret>, SecretError> {
+        match (&self.record, &self.bootstrap) {
+            (Some(record), _) if !self.replaced_by_operator() => {
+                Ok(Some(Secret::new(record.refresh_token.to_string())))
+            }
+            (_, Some(bootstrap)) => bootstrap.read().map(Some),
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// Takes over what an answer brought, in memory first and then in the store.
+    ///
+    /// # Errors
+    /// The store was not written: [`Self::unsynced`] until [`Self::sync`] succeeds. What arrived is
+    /// in force all the same, since the old refresh token must never be sent again.
+    pub fn take(&mut self, sent: Option<&Secret>, fetched: &Fetched) -> Result<(), StoreError> {
+        let Some(refresh_token) = fetched.refresh_token.as_ref().or(sent) else {
+            return Ok(());
+        };
+        if self.store.is_none() && fetched.refresh_token.is_none() {
+            return Ok(());
+        }
+        let token = &fetched.token;
+        self.record = Some(Record {
+            refresh_token: Zeroizing::new(refresh_token.expose().to_owned()),
+            bootstrap_sha256: self.began_with(sent),
+            access_token: Some(Zeroizing::new(token.value().expose().to_owned())),
+            obtained_at: crate::clock::epoch_seconds(token.obtained_at().wall),
+            expires_at: crate::clock::epoch_seconds(token.expires_at().wall),
+        });
+        self.unsynced = self.store.is_some();
+        self.sync()
+    }
+
+    /// Writes what is not yet in the store.
+    ///
+    /// # Errors
+    /// The store was not written.
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        if let (true, Some(store), Some(record)) = (self.unsynced, &mut self.store, &self.record) {
+            store.save(record)?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// True while the store lacks the newest refresh token.
+    #[must_use]
+    pub fn unsynced(&self) -> bool {
+        self.unsynced
+    }
+
+    /// True if there is a store to write to.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Another refresh token was configured than the one that the chain began with.
+    fn replaced_by_operator(&self) -> bool {
+        let began_with = self
+            .record
+            .as_ref()
+            .and_then(|record| record.bootstrap_sha256.as_ref());
+        match (began_with, self.bootstrap_fingerprint()) {
+            (Some(began_with), Some(configured)) => *began_with != configured,
+            (None, Some(_)) => self.record.is_none(),
+            (_, None) => false,
+        }
+    }
+
+    /// What the chain that `sent` belongs to began with: `sent` itself unless it was a successor.
+    fn began_with(&self, sent: Option<&Secret>) -> Option<String> {
+        match &self.record {
+            Some(record) if sent.is_none_or(|sent| sent.expose() == *record.refresh_token) => {
+                record.bootstrap_sha256.clone()
+            }
+            _ => sent.map(|sent| sent.fingerprint().to_hex()),
+        }
+    }
+
+    fn bootstrap_fingerprint(&self) -> Option<String> {
+        let secret = self.bootstrap.as_ref()?.read().ok()?;
+        Some(secret.fingerprint().to_hex())
+    }
+}

@@ -1,0 +1,300 @@
+//! A record in one file, written so that a crash at any moment leaves the old or the new one.
+//!
+//! Order of a write: temporary file in the same directory (created exclusively, 0600), write, fsync,
+//! rename over the old file, fsync of the directory. A lock file beside it keeps a second process
+//! out for as long as this one lives: the record itself is replaced at each write, so a lock on it
+//! would not hold.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+use zeroize::Zeroizing;
+
+use super::{Record, StoreError};
+use crate::secret::Fingerprint;
+
+/// The version that is written, and the only one that is read.
+const FORMAT: u32 = 1;
+/// No record is larger: two tokens of 16 KiB and their frame fit many times.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A store of one credential's record in one file.
+pub struct FileStore {
+    path: PathBuf,
+    lock: Option<File>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    format: u32,
+    /// SHA-256 of `record` as compact JSON in the order of its fields.
+    checksum: String,
+    record: Record,
+}
+
+impl FileStore {
+    /// A store at `path`; nothing is touched yet.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, lock: None }
+    }
+
+    /// Locks the file for this process and reads it; `None` if there is none yet.
+    pub(super) fn open(&mut self) -> Result<Option<Record>, StoreError> {
+        if self.lock.is_none() {
+            self.lock = Some(self.acquire()?);
+        }
+        self.load()
+    }
+
+    /// Replaces the record durably.
+    pub(super) fn save(&mut self, record: &Record) -> Result<(), StoreError> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Io {
+                action,
+                path,
+                source,
+            }
+        };
+        let json = Zeroizing::new(encode(record));
+        let directory = self.directory();
+        let mut temporary =
+            NamedTempFile::new_in(directory).map_err(failed("create a file in", directory))?;
+        temporary
+            .write_all(&json)
+            .map_err(failed("write a file in", directory))?;
+        temporary
+            .as_file()
+            .sync_all()
+            .map_err(failed("sync a file in", directory))?;
+        temporary
+            .persist(&self.path)
+            .map_err(|error| failed("replace", &self.path)(error.error))?;
+        let sync = |directory: &Path| File::open(directory)?.sync_all();
+        sync(directory).map_err(failed("sync the directory", directory))
+    }
+
+    fn load(&self) -> Result<Option<Record>, StoreError> {
+        let unreadable = |problem: &str| StoreError::Unreadable {
+            path: self.path.clone(),
+            problem: problem.to_owned(),
+        };
+        let io = |source| StoreError::Io {
+            action: "read",
+            path: self.path.clone(),
+            source,
+        };
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(&self.path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+        };
+        let metadata = file.metadata().map_err(io)?;
+        if !metadata.is_file() {
+            return Err(unreadable("is not a regular file"));
+        }
+        if metadata.mode() & 0o077 != 0 {
+            return Err(unreadable("may be read by others (its mode must be 0600)"));
+        }
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(unreadable("belongs to another user"));
+        }
+        let mut json = Zeroizing::new(Vec::new());
+        file.take(MAX_BYTES + 1)
+            .read_to_end(&mut json)
+            .map_err(io)?;
+        decode(&json).map(Some).map_err(unreadable)
+    }
+
+    fn acquire(&self) -> Result<File, StoreError> {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let io = |source| StoreError::Io {
+            action: "lock",
+            path: path.clone(),
+            source,
+        };
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path)
+            .map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = lock.take(64).read_to_string(&mut holder);
+                let holder = match holder.trim() {
+                    "" => "another process".to_owned(),
+                    pid => format!("process {pid}"),
+                };
+                return Err(StoreError::Held { path, holder });
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(io(error)),
+        }
+        lock.set_len(0).map_err(io)?;
+        lock.rewind().map_err(io)?;
+        writeln!(lock, "{}", std::process::id()).map_err(io)?;
+        Ok(lock)
+    }
+
+    fn directory(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    let envelope = Envelope {
+        format: FORMAT,
+        checksum: checksum(record),
+        record: record.clone(),
+    };
+    let mut json = serde_json::to_vec_pretty(&envelope).unwrap_or_default();
+    json.push(b'\n');
+    json
+}
+
+fn decode(json: &[u8]) -> Result<Record, &'static str> {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let version: Version =
+        serde_json::from_slice(json).map_err(|_| "is torn or was not written by bearerd")?;
+    if version.format != FORMAT {
+        return Err("has a format that this version does not know");
+    }
+    let envelope: Envelope =
+        serde_json::from_slice(json).map_err(|_| "is torn or was not written by bearerd")?;
+    if envelope.checksum != checksum(&envelope.record) {
+        return Err("has a checksum that does not match its content");
+    }
+    Ok(envelope.record)
+}
+
+fn checksum(record: &Record) -> String {
+    let json = Zeroizing::new(serde_json::to_vec(record).unwrap_or_default());
+    Fingerprint::of(&json).to_hex()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn record(text: &str) -> Record {
+        Record {
+            refresh_token: Zeroizing::new(text.to_owned()),
+            bootstrap_sha256: None,
+            access_token: None,
+            obtained_at: 1,
+            expires_at: 2,
+        }
+    }
+
+    fn refused(store: &FileStore) -> String {
+        store.load().err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn what_is_saved_is_read_again_and_only_by_the_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.json");
+        let mut store = FileStore::new(path.clone());
+        assert!(store.open().unwrap().is_none());
+        store.save(&record("one")).unwrap();
+        store.save(&record("two")).unwrap();
+        assert_eq!(*store.load().unwrap().unwrap().refresh_token, "two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(left.len(), 2, "no temporary file stays behind: {left:?}");
+    }
+
+    #[test]
+    fn a_second_owner_is_told_who_holds_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.json");
+        let mut first = FileStore::new(path.clone());
+        first.open().unwrap();
+        let error = FileStore::new(path.clone())
+            .open()
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains(&format!("held by process {}", std::process::id())),
+            "{error}"
+        );
+        drop(first);
+        FileStore::new(path).open().unwrap();
+    }
+
+    #[test]
+    fn torn_foreign_and_exposed_files_are_named_and_never_taken_for_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.json");
+        let mut store = FileStore::new(path.clone());
+        store.save(&record("one")).unwrap();
+        let good = fs::read_to_string(&path).unwrap();
+        for (content, problem) in [
+            (good[..good.len() / 2].to_owned(), "torn"),
+            (String::new(), "torn"),
+            (good.replace("one", "eno"), "checksum"),
+            (
+                good.replace("\"format\": 1", "\"format\": 2"),
+                "format that this version",
+            ),
+        ] {
+            fs::write(&path, content).unwrap();
+            let error = refused(&store);
+            assert!(
+                error.contains(problem) && error.contains("r.json"),
+                "{error}"
+            );
+            assert!(
+                !error.contains("eno") && !error.contains("one\""),
+                "{error}"
+            );
+        }
+        fs::write(&path, &good).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(refused(&store).contains("mode must be 0600"));
+        fs::rename(&path, dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("real"), &path).unwrap();
+        assert!(refused(&store).contains("cannot read"));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let mut store = FileStore::new(inner.join("r.json"));
+        store.save(&record("one")).unwrap();
+        fs::rename(&inner, dir.path().join("away")).unwrap();
+        assert!(store.save(&record("two")).is_err());
+        fs::rename(dir.path().join("away"), &inner).unwrap();
+        assert_eq!(*store.load().unwrap().unwrap().refresh_token, "one");
+    }
+}
