@@ -517,7 +517,11 @@ mod tests {
         while let Some(refused) = crowd.join_next().await {
             assert!(refused.unwrap());
         }
-        assert_eq!(Moment::now().mono, deadline);
+        let late = Moment::now().mono.duration_since(deadline);
+        assert!(
+            late < Duration::from_millis(5),
+            "timers tick in milliseconds: {late:?}"
+        );
         assert_eq!(credential.0.waiters.load(Ordering::Relaxed), 0);
     }
 

@@ -1,0 +1,7 @@
+//! The real `bearerd` between real clients and emulated identity providers and APIs, on loopback.
+//!
+//! One binary, so that it is linked once. Every test starts its own daemon and its own emulators on
+//! ephemeral ports and waits for events, never for time to pass.
+
+mod smoke;
+mod support;

@@ -1,0 +1,266 @@
+//! Starts the real program and looks at it from outside.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use emulator::client::{Answer, Client};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Every wait ends here; a test that gets so far has failed.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A directory for one test's configuration, secrets and stores.
+pub struct Home(TempDir);
+
+impl Home {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file and returns its path, for `{ file = … }`.
+    pub fn write(&self, name: &str, content: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("a writable directory");
+        path.display().to_string()
+    }
+}
+
+/// A running `bearerd run`.
+pub struct Daemon {
+    child: Child,
+    pub proxy: SocketAddr,
+    pub admin: SocketAddr,
+    logs: Arc<Logs>,
+}
+
+#[derive(Default)]
+struct Logs {
+    lines: Mutex<Vec<String>>,
+    grown: Condvar,
+}
+
+impl Daemon {
+    /// Starts with `credentials_and_routes` under a `[server]` that listens on ephemeral ports, and
+    /// logs at TRACE. Returns once it listens.
+    pub fn start(home: &Home, credentials_and_routes: &str) -> Self {
+        let server = "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n";
+        Self::start_with(home, &format!("{server}{credentials_and_routes}"))
+    }
+
+    /// Starts with a whole configuration.
+    pub fn start_with(home: &Home, config: &str) -> Self {
+        Self::start_in(home, config, &[])
+    }
+
+    /// Starts with a whole configuration and extra environment variables.
+    pub fn start_in(home: &Home, config: &str, environment: &[(&str, &str)]) -> Self {
+        let path = home.write("bearerd.toml", config);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bearerd"))
+            .args(["run", "--config", &path])
+            .env("RUST_LOG", "trace")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("bearerd starts");
+        let logs = Arc::new(Logs::default());
+        let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let sink = Arc::clone(&logs);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                sink.lines.lock().expect("not poisoned").push(line);
+                sink.grown.notify_all();
+            }
+        });
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut daemon = Self {
+            child,
+            proxy: unknown,
+            admin: unknown,
+            logs,
+        };
+        let line = daemon.wait_for_log("bearerd is listening");
+        let line: Value = serde_json::from_str(&line).expect("a JSON log line");
+        let address = |key: &str| {
+            let text = line[key]
+                .as_str()
+                .unwrap_or_default()
+                .split(' ')
+                .next()
+                .unwrap_or_default();
+            text.parse().unwrap_or(unknown)
+        };
+        (daemon.proxy, daemon.admin) = (address("listen"), address("admin"));
+        daemon
+    }
+
+    /// The first log line that contains `text`, waiting for it.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let end = Instant::now() + DEADLINE;
+        let mut lines = self.logs.lines.lock().expect("not poisoned");
+        loop {
+            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "no log line with {text:?} in time; logs: {lines:#?}"
+            );
+            lines = self
+                .logs
+                .grown
+                .wait_timeout(lines, left)
+                .expect("not poisoned")
+                .0;
+        }
+    }
+
+    /// Everything logged so far.
+    pub fn logs(&self) -> String {
+        self.logs.lines.lock().expect("not poisoned").join("\n")
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub async fn ready(&self) {
+        eventually("ready", async || self.admin("/readyz").await.status == 200).await;
+    }
+
+    /// GET on the admin listener.
+    pub async fn admin(&self, path: &str) -> Answer {
+        request(self.admin, "GET", path, &[], b"").await
+    }
+
+    /// `/status`.
+    pub async fn status(&self) -> Value {
+        self.admin("/status").await.json()
+    }
+
+    /// The sum of the series of `metric` whose line contains every one of `labels`.
+    pub async fn metric(&self, metric: &str, labels: &[&str]) -> f64 {
+        let text = self.admin("/metrics").await.text();
+        text.lines()
+            .filter(|line| line.starts_with(metric))
+            .filter(|line| line[metric.len()..].starts_with(['{', ' ']))
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// GET through the proxy.
+    pub async fn get(&self, target: &str) -> Answer {
+        request(self.proxy, "GET", target, &[], b"").await
+    }
+
+    /// POST through the proxy.
+    pub async fn post(&self, target: &str, body: &[u8]) -> Answer {
+        request(self.proxy, "POST", target, &[], body).await
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// SIGTERM, and the exit status.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.exit()
+    }
+
+    /// Waits for the process to end.
+    pub fn exit(&mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(
+                Instant::now() < end,
+                "bearerd did not end; logs: {}",
+                self.logs()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("logs of bearerd:\n{}", self.logs());
+        }
+    }
+}
+
+/// One request on a connection of its own.
+pub async fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let exchange = async {
+        let mut client = Client::connect(address).await?;
+        client.request(method, target, headers, body).await
+    };
+    let answer = tokio::time::timeout(DEADLINE, exchange)
+        .await
+        .expect("an answer in time");
+    answer.expect("an answer")
+}
+
+/// Waits until `holds`.
+pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Runs `bearerd` with `arguments` to its end: exit code, stdout, stderr.
+pub fn bearerd(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_bearerd"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("bearerd runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (
+        output.status.code().unwrap_or(-1),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// The text of `path`, for assertions.
+pub fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path).expect("a readable file")
+}
