@@ -81,9 +81,7 @@ fn answer(
     const JSON: &str = "application/json";
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n");
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     let now = Moment::now();
@@ -91,17 +89,9 @@ fn answer(
         "/livez" => reply(StatusCode::OK, "text/plain", "ok\n"),
         "/startupz" => probe(&status::without_first_token(snapshot)),
         "/readyz" => probe(&status::without_usable_token(snapshot, now)),
-        "/metrics" => reply(
-            StatusCode::OK,
-            "text/plain; version=0.0.4",
-            metrics.render(),
-        ),
+        "/metrics" => reply(StatusCode::OK, "text/plain; version=0.0.4", metrics.render()),
         "/status" => reply(StatusCode::OK, JSON, status::json(snapshot, now)),
-        "/" => reply(
-            StatusCode::OK,
-            "text/html; charset=utf-8",
-            status::page(snapshot, now),
-        ),
+        "/" => reply(StatusCode::OK, "text/html; charset=utf-8", status::page(snapshot, now)),
         _ => reply(StatusCode::NOT_FOUND, "text/plain", "no such page\n"),
     }
 }

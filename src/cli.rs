@@ -79,11 +79,7 @@ fn run(path: &Path) -> ExitCode {
     match server::run(path) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let code = if matches!(error, ServerError::Config(_)) {
-                USAGE
-            } else {
-                SOFTWARE
-            };
+            let code = if matches!(error, ServerError::Config(_)) { USAGE } else { SOFTWARE };
             complain(&error);
             ExitCode::from(code)
         }
@@ -111,9 +107,7 @@ fn check(path: &Path, fetch: bool) -> ExitCode {
 
 /// Obtains each token once; true if all came.
 fn fetch_all(config: &Config, out: &mut impl Write) -> bool {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let (Ok(runtime), Ok(metrics)) = (runtime, Metrics::new()) else {
         return false;
     };
@@ -144,51 +138,22 @@ fn tables(config: &Config) -> String {
                 ways.join(" > ")
             }
         };
-        let store = credential
-            .store
-            .as_ref()
-            .map_or("-".to_owned(), |p| p.display().to_string());
-        vec![
-            credential.name.clone(),
-            credential.provider.clone(),
-            source,
-            store,
-        ]
+        let store = credential.store.as_ref().map_or("-".to_owned(), |p| p.display().to_string());
+        vec![credential.name.clone(), credential.provider.clone(), source, store]
     });
     let routes = config.routes.iter().map(|route| {
         let host = route.host.as_deref().unwrap_or("*");
         let matches = format!("{host}{}", route.path_prefix);
         let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
-        let methods = if methods.is_empty() {
-            "*".to_owned()
-        } else {
-            methods.join(",")
-        };
+        let methods = if methods.is_empty() { "*".to_owned() } else { methods.join(",") };
         let header = route.header.to_string();
         let (url, credential) = (route.upstream.url.clone(), route.credential.clone());
-        vec![
-            route.name.clone(),
-            matches,
-            methods,
-            url,
-            credential,
-            header,
-        ]
+        vec![route.name.clone(), matches, methods, url, credential, header]
     });
     format!(
         "{}\n{}",
         table(&["credential", "provider", "source", "store"], credentials),
-        table(
-            &[
-                "route",
-                "matches",
-                "methods",
-                "upstream",
-                "credential",
-                "header"
-            ],
-            routes
-        )
+        table(&["route", "matches", "methods", "upstream", "credential", "header"], routes)
     )
 }
 
@@ -198,14 +163,9 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
     let columns = rows[0].len();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let line = |row: &Vec<String>| {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     rows.iter().map(line).collect()

@@ -22,10 +22,7 @@ impl Moment {
     #[must_use]
     #[allow(clippy::disallowed_methods)]
     pub fn now() -> Self {
-        Self {
-            mono: Instant::now(),
-            wall: SystemTime::now(),
-        }
+        Self { mono: Instant::now(), wall: SystemTime::now() }
     }
 
     /// The moment `by` later; saturates instead of overflowing.
@@ -55,6 +52,5 @@ impl Moment {
 /// Whole seconds of `time` since the epoch; 0 before it.
 #[must_use]
 pub fn epoch_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -220,18 +220,11 @@ pub enum ConfigError {
 }
 
 fn count(problems: usize) -> String {
-    if problems == 1 {
-        "1 problem".to_owned()
-    } else {
-        format!("{problems} problems")
-    }
+    if problems == 1 { "1 problem".to_owned() } else { format!("{problems} problems") }
 }
 
 fn lines(problems: &[Problem]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("\n  {problem}"))
-        .collect()
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
 
 /// Reads the configuration at `path` and everything it refers to.
@@ -239,15 +232,9 @@ fn lines(problems: &[Problem]) -> String {
 /// # Errors
 /// [`ConfigError`], with every mistake that was found.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let io = |source| ConfigError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| ConfigError::Io { path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(io)?;
-    parse(&text).map_err(|problems| ConfigError::Invalid {
-        path: path.to_owned(),
-        problems,
-    })
+    parse(&text).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
 }
 
 /// As [`load`], from text.
@@ -261,12 +248,8 @@ pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
         let credentials = credential::read_all(&root, &mut warnings);
         let routes = route::read_all(&root, &credentials);
         root.finish();
-        let config = Config {
-            server: server?,
-            credentials: credentials?,
-            routes: routes?,
-            warnings,
-        };
+        let config =
+            Config { server: server?, credentials: credentials?, routes: routes?, warnings };
         Some(config)
     })
 }
@@ -284,20 +267,10 @@ impl Config {
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let secrets = self.credentials.iter().flat_map(CredentialConfig::files);
-        let tls = self
-            .routes
-            .iter()
-            .filter_map(|route| route.upstream.tls.as_ref());
+        let tls = self.routes.iter().filter_map(|route| route.upstream.tls.as_ref());
         let tls = tls.flat_map(|tls| {
-            let identity = tls
-                .identity
-                .iter()
-                .flat_map(|(certificate, key)| [certificate, key]);
-            tls.ca_file
-                .iter()
-                .chain(identity)
-                .cloned()
-                .collect::<Vec<_>>()
+            let identity = tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+            tls.ca_file.iter().chain(identity).cloned().collect::<Vec<_>>()
         });
         let mut files: Vec<PathBuf> = secrets.chain(tls).collect();
         files.sort();

@@ -73,13 +73,7 @@ impl Bearer {
         let line = Bytes::from_owner(Zeroizing::new(line));
         let bare = sensitive(line.slice(PREFIX.len()..));
         let (obtained_at, expires_at) = (token.obtained_at(), token.expires_at());
-        Self {
-            generation,
-            obtained_at,
-            expires_at,
-            prefixed: sensitive(line),
-            bare,
-        }
+        Self { generation, obtained_at, expires_at, prefixed: sensitive(line), bare }
     }
 
     fn value(&self, scheme: &Scheme) -> HeaderValue {
@@ -206,9 +200,7 @@ impl Credential {
             self.0.used.store(true, Ordering::Relaxed);
         }
         let bearer = self.0.bearer.load();
-        let bearer = bearer
-            .as_ref()
-            .filter(|bearer| !bearer.expires_at.reached(now))?;
+        let bearer = bearer.as_ref().filter(|bearer| !bearer.expires_at.reached(now))?;
         Some(Held {
             value: bearer.value(scheme),
             generation: bearer.generation,
@@ -236,23 +228,13 @@ impl Credential {
         scheme: &Scheme,
     ) -> Result<Held, Unavailable> {
         let now = Moment::now();
-        if let Some(held) = self
-            .bearer(now, scheme)
-            .filter(|held| held.generation > generation)
-        {
+        if let Some(held) = self.bearer(now, scheme).filter(|held| held.generation > generation) {
             return Ok(held);
         }
         self.nudge(generation);
-        let barred = self
-            .0
-            .outlook
-            .borrow()
-            .barred_until
-            .filter(|until| !until.reached(now));
+        let barred = self.0.outlook.borrow().barred_until.filter(|until| !until.reached(now));
         match barred {
-            Some(until) => Err(Unavailable {
-                retry_after: until.remaining(now),
-            }),
+            Some(until) => Err(Unavailable { retry_after: until.remaining(now) }),
             None => self.newer_than(generation, deadline, scheme).await,
         }
     }
@@ -273,9 +255,8 @@ impl Credential {
         deadline: Instant,
         scheme: &Scheme,
     ) -> Result<Held, Unavailable> {
-        let _place = Waiting::enter(&self.0.waiters).ok_or(Unavailable {
-            retry_after: Duration::from_secs(1),
-        })?;
+        let _place = Waiting::enter(&self.0.waiters)
+            .ok_or(Unavailable { retry_after: Duration::from_secs(1) })?;
         let mut outlook = self.0.outlook.subscribe();
         self.0.wanted.fetch_add(1, Ordering::Relaxed);
         self.0.wake.notify_one();
@@ -307,9 +288,7 @@ impl Credential {
     fn unavailable(&self, now: Moment) -> Unavailable {
         let next = self.0.outlook.borrow().activity.next_attempt();
         let wait = next.map_or(Duration::ZERO, |at| at.remaining(now));
-        Unavailable {
-            retry_after: wait.max(Duration::from_secs(1)),
-        }
+        Unavailable { retry_after: wait.max(Duration::from_secs(1)) }
     }
 }
 
@@ -345,9 +324,7 @@ impl Publisher {
     /// Makes `token` the current one, under the next generation, and wakes those who wait.
     pub fn publish(&self, token: &AccessToken, refresh_at: Moment) {
         let generation = self.generation() + 1;
-        self.0
-            .bearer
-            .store(Some(Arc::new(Bearer::new(token, generation))));
+        self.0.bearer.store(Some(Arc::new(Bearer::new(token, generation))));
         self.0.outlook.send_modify(|outlook| {
             outlook.generation = generation;
             outlook.expires_at = Some(token.expires_at());
@@ -375,9 +352,7 @@ impl Publisher {
 
     /// Sets the storm guard.
     pub fn bar(&self, until: Option<Moment>) {
-        self.0
-            .outlook
-            .send_modify(|outlook| outlook.barred_until = until);
+        self.0.outlook.send_modify(|outlook| outlook.barred_until = until);
     }
 
     /// Whether any request used the token since the last call.
@@ -475,11 +450,7 @@ mod tests {
         let next = Moment::now().plus(Duration::from_secs(300));
         publisher.activity(Activity::Refused(next));
         let before = Moment::now().mono;
-        let error = credential
-            .newer_than(0, soon(), &Scheme::Bare)
-            .await
-            .err()
-            .unwrap();
+        let error = credential.newer_than(0, soon(), &Scheme::Bare).await.err().unwrap();
         assert_eq!(error.retry_after.as_secs().div_ceil(10), 30);
         assert_eq!(Moment::now().mono, before);
     }
@@ -491,37 +462,22 @@ mod tests {
         let crowd: Vec<_> = (0..MAX_WAITERS)
             .map(|_| {
                 let credential = credential.clone();
-                async move {
-                    credential
-                        .newer_than(0, deadline, &Scheme::Bare)
-                        .await
-                        .is_err()
-                }
+                async move { credential.newer_than(0, deadline, &Scheme::Bare).await.is_err() }
             })
             .map(Box::pin)
             .collect();
         let mut crowd = tokio::task::JoinSet::from_iter(crowd);
-        tokio::task::yield_now().await;
+        while credential.0.waiters.load(Ordering::Relaxed) < MAX_WAITERS {
+            tokio::task::yield_now().await;
+        }
         let before = Moment::now().mono;
-        assert!(
-            credential
-                .newer_than(0, deadline, &Scheme::Bare)
-                .await
-                .is_err()
-        );
-        assert_eq!(
-            Moment::now().mono,
-            before,
-            "one too many is refused at once"
-        );
+        assert!(credential.newer_than(0, deadline, &Scheme::Bare).await.is_err());
+        assert_eq!(Moment::now().mono, before, "one too many is refused at once");
         while let Some(refused) = crowd.join_next().await {
             assert!(refused.unwrap());
         }
         let late = Moment::now().mono.duration_since(deadline);
-        assert!(
-            late < Duration::from_millis(5),
-            "timers tick in milliseconds: {late:?}"
-        );
+        assert!(late < Duration::from_millis(5), "timers tick in milliseconds: {late:?}");
         assert_eq!(credential.0.waiters.load(Ordering::Relaxed), 0);
     }
 

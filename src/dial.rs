@@ -56,20 +56,16 @@ impl Peer {
     /// # Errors
     /// [`DialError`].
     pub async fn connect(&self, deadline: Instant) -> Result<Stream, DialError> {
-        timeout_at(deadline, self.dial())
-            .await
-            .map_err(|_| DialError::Timeout)?
+        timeout_at(deadline, self.dial()).await.map_err(|_| DialError::Timeout)?
     }
 
     async fn dial(&self) -> Result<Stream, DialError> {
         let tcp = match &self.address {
-            Address::Tcp(host, port) => TcpStream::connect((host.as_str(), *port))
-                .await
-                .map_err(DialError::Connect)?,
+            Address::Tcp(host, port) => {
+                TcpStream::connect((host.as_str(), *port)).await.map_err(DialError::Connect)?
+            }
             Address::Unix(path) => {
-                let stream = UnixStream::connect(path)
-                    .await
-                    .map_err(DialError::Connect)?;
+                let stream = UnixStream::connect(path).await.map_err(DialError::Connect)?;
                 return Ok(Stream::Unix(stream));
             }
         };
@@ -78,10 +74,7 @@ impl Peer {
             return Ok(Stream::Tcp(tcp));
         };
         let connector = TlsConnector::from(Arc::clone(config));
-        let tls = connector
-            .connect(name.clone(), tcp)
-            .await
-            .map_err(DialError::Tls)?;
+        let tls = connector.connect(name.clone(), tcp).await.map_err(DialError::Tls)?;
         Ok(Stream::Tls(Box::new(tls)))
     }
 }

@@ -14,13 +14,10 @@ use prometheus::{
 use crate::refresher::Trigger;
 
 /// From half a millisecond to ten seconds.
-const REQUEST_BUCKETS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+const REQUEST_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// From five milliseconds to the deadline of a token request.
-const FETCH_BUCKETS: [f64; 11] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+const FETCH_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Every series of the process.
 pub struct Metrics {
@@ -189,9 +186,7 @@ impl Metrics {
 
     /// Counts a reload.
     pub fn reloaded(&self, ok: bool) {
-        self.reloads
-            .with_label_values(&[if ok { "ok" } else { "failed" }])
-            .inc();
+        self.reloads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
 }
 
@@ -267,10 +262,7 @@ impl RouteMetrics {
         self.in_flight.dec();
         self.duration.observe(took.as_secs_f64());
         let index = usize::from(code.clamp(100, 599) - 100);
-        let new = || {
-            self.requests
-                .with_label_values(&[&self.name, &code.to_string()])
-        };
+        let new = || self.requests.with_label_values(&[&self.name, &code.to_string()]);
         self.by_code[index].get_or_init(new).inc();
     }
 
@@ -304,9 +296,7 @@ pub struct CredentialMetrics {
 impl CredentialMetrics {
     /// An attempt ended.
     pub fn fetched(&self, trigger: Trigger, outcome: &str, took: Duration) {
-        self.fetches
-            .with_label_values(&[&self.name, trigger.as_str(), outcome])
-            .inc();
+        self.fetches.with_label_values(&[&self.name, trigger.as_str(), outcome]).inc();
         self.fetch_duration.observe(took.as_secs_f64());
     }
 
@@ -314,8 +304,7 @@ impl CredentialMetrics {
     #[allow(clippy::cast_precision_loss)]
     pub fn published(&self, expiry: u64, generation: u64) {
         self.expiry.set(expiry as f64);
-        self.generation
-            .set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
     /// A request waited for a token.

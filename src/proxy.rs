@@ -58,12 +58,7 @@ pub async fn handle(
         }
     };
     let record = Record::begin(route, Arc::clone(&watchdog), now);
-    let exchange = Exchange {
-        routes: &routes,
-        watchdog,
-        now,
-        record,
-    };
+    let exchange = Exchange { routes: &routes, watchdog, now, record };
     exchange.run(head, body).await
 }
 
@@ -75,10 +70,7 @@ fn refuse(routes: &Routes, record: Option<Record>, reason: Reason) -> Response<D
         record.status(response.status().as_u16());
         record
     });
-    response.map(|text| Downstream::Own {
-        text: Some(text),
-        record,
-    })
+    response.map(|text| Downstream::Own { text: Some(text), record })
 }
 
 /// One request that has a route.
@@ -116,33 +108,16 @@ impl Exchange<'_> {
         let config = &route.config;
         let keeps_own =
             inject::caller_keeps_own(&head.headers, &config.header, config.client_authorization)?;
-        let held = if keeps_own {
-            None
-        } else {
-            Some(self.token(&route).await?)
-        };
-        hop::strip_request(
-            &mut head.headers,
-            &route.policy(keeps_own),
-            &self.routes.via,
-        )?;
+        let held = if keeps_own { None } else { Some(self.token(&route).await?) };
+        hop::strip_request(&mut head.headers, &route.policy(keeps_own), &self.routes.via)?;
         head.headers.insert(HOST, route.authority.clone());
         head.uri = origin_form(head.uri)?;
-        let limit = if held.is_some() {
-            config.replay.body_bytes
-        } else {
-            0
-        };
+        let limit = if held.is_some() { config.replay.body_bytes } else { 0 };
         let body = Outbound::new(body, limit, &self.routes.budget, &config.header);
         let Some(held) = held else {
-            return self
-                .send(&route, Request::from_parts(head, body), None)
-                .await;
+            return self.send(&route, Request::from_parts(head, body), None).await;
         };
-        let again = body.handle().map(|body| Again {
-            head: head.clone(),
-            body,
-        });
+        let again = body.handle().map(|body| Again { head: head.clone(), body });
         inject::inject(&mut head.headers, &config.header, held.value.clone());
         let request = Request::from_parts(head, body);
         let (response, lease) = self.send(&route, request, again.as_ref()).await?;
@@ -158,15 +133,9 @@ impl Exchange<'_> {
             return Ok(held);
         }
         let deadline = self.now.mono + route.config.wait;
-        self.watchdog
-            .request(deadline + Duration::from_secs(1), Duration::ZERO);
-        let held = route
-            .credential
-            .newer_than(0, deadline, &route.config.scheme)
-            .await;
-        route
-            .credential_metrics
-            .waited(Moment::now().mono - self.now.mono);
+        self.watchdog.request(deadline + Duration::from_secs(1), Duration::ZERO);
+        let held = route.credential.newer_than(0, deadline, &route.config.scheme).await;
+        route.credential_metrics.waited(Moment::now().mono - self.now.mono);
         held.map_err(|unavailable| Reason::TokenUnavailable(unavailable.retry_after))
     }
 
@@ -187,11 +156,8 @@ impl Exchange<'_> {
         let (Some(again), Some(_)) = (again, body) else {
             route.credential.nudge(refused.generation);
             let large = route.config.replay.body_bytes > 0;
-            let outcome = if large {
-                ReplayOutcome::BodyTooLarge
-            } else {
-                ReplayOutcome::NotReplayable
-            };
+            let outcome =
+                if large { ReplayOutcome::BodyTooLarge } else { ReplayOutcome::NotReplayable };
             route.metrics.replayed(outcome);
             return Ok((first, lease));
         };
@@ -206,14 +172,8 @@ impl Exchange<'_> {
         Relay::new(first.into_body(), lease, Arc::clone(&self.watchdog), None).drain();
         let mut head = again.head;
         inject::inject(&mut head.headers, &route.config.header, held.value);
-        let (response, lease) = self
-            .send(route, Request::from_parts(head, body), None)
-            .await?;
-        let refused_again = route
-            .config
-            .replay
-            .statuses
-            .contains(&response.status().as_u16());
+        let (response, lease) = self.send(route, Request::from_parts(head, body), None).await?;
+        let refused_again = route.config.replay.statuses.contains(&response.status().as_u16());
         route.metrics.replayed(if refused_again {
             ReplayOutcome::Unauthorized
         } else {
@@ -226,23 +186,15 @@ impl Exchange<'_> {
     async fn replacement(&self, route: &Route, refused: &Held) -> Option<Held> {
         let started = Moment::now();
         let deadline = started.mono + route.config.wait;
-        self.watchdog
-            .request(deadline + Duration::from_secs(1), Duration::ZERO);
+        self.watchdog.request(deadline + Duration::from_secs(1), Duration::ZERO);
         let scheme = &route.config.scheme;
-        let age = started
-            .mono
-            .saturating_duration_since(refused.obtained_at.mono);
+        let age = started.mono.saturating_duration_since(refused.obtained_at.mono);
         if refused.generation > 1 && age < SETTLING {
             tokio::time::sleep(SETTLING_PAUSE.min(route.config.wait)).await;
             return route.credential.bearer(Moment::now(), scheme);
         }
-        let held = route
-            .credential
-            .replacement(refused.generation, deadline, scheme)
-            .await;
-        route
-            .credential_metrics
-            .waited(Moment::now().mono - started.mono);
+        let held = route.credential.replacement(refused.generation, deadline, scheme).await;
+        route.credential_metrics.waited(Moment::now().mono - started.mono);
         held.ok()
     }
 
@@ -259,10 +211,7 @@ impl Exchange<'_> {
         let idempotent = request.method().is_idempotent();
         let authorization = request.headers().get(&route.config.header).cloned();
         let timeouts = route.config.timeouts;
-        self.watchdog.request(
-            started + timeouts.connect + timeouts.response,
-            timeouts.response,
-        );
+        self.watchdog.request(started + timeouts.connect + timeouts.response, timeouts.response);
         let mut lease = route.upstream.lease(started).await.map_err(reason)?;
         let failed = match self.exchange(&mut lease, request).await? {
             Ok(response) => return Ok((response, lease)),
@@ -279,15 +228,9 @@ impl Exchange<'_> {
             }
             _ => return Err(reason(failed.error)),
         };
-        let mut lease = route
-            .upstream
-            .connect(Moment::now().mono)
-            .await
-            .map_err(reason)?;
+        let mut lease = route.upstream.connect(Moment::now().mono).await.map_err(reason)?;
         let response = self.exchange(&mut lease, request).await?;
-        response
-            .map(|response| (response, lease))
-            .map_err(|failed| reason(failed.error))
+        response.map(|response| (response, lease)).map_err(|failed| reason(failed.error))
     }
 
     /// One sending on one connection, within the watchdog's deadline.

@@ -131,17 +131,8 @@ impl<S: TokenSource> Refresher<S> {
         let refresh_token = self.rotation.current()?;
         let now = Moment::now();
         let refresh_token = refresh_token.as_ref();
-        let fetched = self
-            .source
-            .fetch(Attempt {
-                now,
-                refresh_token,
-                in_doubt: false,
-            })
-            .await?;
-        self.rotation
-            .take(refresh_token, &fetched)
-            .map_err(store_error)?;
+        let fetched = self.source.fetch(Attempt { now, refresh_token, in_doubt: false }).await?;
+        self.rotation.take(refresh_token, &fetched).map_err(store_error)?;
         Ok(fetched.token)
     }
 
@@ -168,22 +159,13 @@ impl<S: TokenSource> Refresher<S> {
         let mut told = false;
         while let Err(error) = self.rotation.open() {
             if !told {
-                error!(
-                    credential = self.name,
-                    error = chain(&error),
-                    "token store not available"
-                );
+                error!(credential = self.name, error = chain(&error), "token store not available");
                 told = true;
             }
             let now = Moment::now();
             let next = now.plus(SYNC_EVERY);
             let detail = Some(format!("store: {}", chain(&error)));
-            let last = LastOutcome {
-                at: now,
-                outcome: "transient",
-                detail,
-                needs_operator: false,
-            };
+            let last = LastOutcome { at: now, outcome: "transient", detail, needs_operator: false };
             self.publisher.settle(last, Activity::BackingOff(next));
             tokio::select! {
                 () = sleep_until(next.mono) => {}
@@ -197,10 +179,7 @@ impl<S: TokenSource> Refresher<S> {
     fn restore(&mut self, memory: &mut Memory) {
         let now = Moment::now();
         if let Some(token) = self.rotation.restored(now) {
-            info!(
-                credential = self.name,
-                "continuing with the stored access token"
-            );
+            info!(credential = self.name, "continuing with the stored access token");
             self.publish(memory, token, Duration::ZERO);
         }
     }
@@ -216,10 +195,7 @@ impl<S: TokenSource> Refresher<S> {
             if let Some(trigger) = self.due(memory, now) {
                 return Some(trigger);
             }
-            let next = memory
-                .activity
-                .next_attempt()
-                .map_or(LOOK_EVERY, |at| at.remaining(now));
+            let next = memory.activity.next_attempt().map_or(LOOK_EVERY, |at| at.remaining(now));
             let next = match memory.storm.clears_at() {
                 Some(at) if self.refused_now() => next.min(at.remaining(now)),
                 _ => next,
@@ -245,11 +221,7 @@ impl<S: TokenSource> Refresher<S> {
         if self.inputs_changed(memory, now, usable) {
             return Some(Trigger::Changed);
         }
-        let ordinary = if memory.token.is_none() {
-            Trigger::Startup
-        } else {
-            Trigger::Scheduled
-        };
+        let ordinary = if memory.token.is_none() { Trigger::Startup } else { Trigger::Scheduled };
         match memory.activity {
             Activity::Fetching => Some(ordinary),
             // Never around a backoff or a pause: the identity provider is in trouble, or said no.
@@ -275,9 +247,7 @@ impl<S: TokenSource> Refresher<S> {
 
     /// No request used the token for longer than the policy pays for.
     fn lapsing(&self, memory: &Memory, now: Moment) -> bool {
-        self.policy
-            .idle_after
-            .is_some_and(|idle| memory.used_at.plus(idle).reached(now))
+        self.policy.idle_after.is_some_and(|idle| memory.used_at.plus(idle).reached(now))
     }
 
     /// What the source reads is different from what the last attempt read, and that matters: the
@@ -289,11 +259,7 @@ impl<S: TokenSource> Refresher<S> {
             return false;
         }
         // Many requests may wake the loop; the disk is not read for each of them.
-        if !memory
-            .inputs_seen_at
-            .plus(Duration::from_millis(200))
-            .reached(now)
-        {
+        if !memory.inputs_seen_at.plus(Duration::from_millis(200)).reached(now) {
             return false;
         }
         memory.inputs_seen_at = now;
@@ -319,11 +285,8 @@ impl<S: TokenSource> Refresher<S> {
                 return true;
             }
         };
-        let attempt = Attempt {
-            now,
-            refresh_token: refresh_token.as_ref(),
-            in_doubt: memory.in_doubt,
-        };
+        let attempt =
+            Attempt { now, refresh_token: refresh_token.as_ref(), in_doubt: memory.in_doubt };
         let result = tokio::select! {
             biased;
             result = self.source.fetch(attempt) => result,
@@ -358,13 +321,7 @@ impl<S: TokenSource> Refresher<S> {
         let rotated = fetched.refresh_token.is_some();
         self.publish(memory, fetched.token, took);
         let generation = self.publisher.generation();
-        info!(
-            credential = self.name,
-            generation,
-            rotated,
-            ?took,
-            "token refreshed"
-        );
+        info!(credential = self.name, generation, rotated, ?took, "token refreshed");
     }
 
     fn publish(&mut self, memory: &mut Memory, token: AccessToken, took: Duration) {
@@ -372,18 +329,10 @@ impl<S: TokenSource> Refresher<S> {
         let due = schedule::refresh_at(&token, took, self.policy.min_interval, (self.entropy)());
         self.publisher.bar(memory.storm.bars_waiting());
         self.publisher.publish(&token, due);
-        self.metrics.published(
-            epoch_seconds(token.expires_at().wall),
-            self.publisher.generation(),
-        );
+        self.metrics.published(epoch_seconds(token.expires_at().wall), self.publisher.generation());
         memory.token = Some(token);
         memory.activity = Activity::Scheduled(due);
-        let last = LastOutcome {
-            at: now,
-            outcome: "ok",
-            detail: None,
-            needs_operator: false,
-        };
+        let last = LastOutcome { at: now, outcome: "ok", detail: None, needs_operator: false };
         self.publisher.settle(last, memory.activity);
     }
 
@@ -420,12 +369,7 @@ impl<S: TokenSource> Refresher<S> {
         }
         memory.activity = activity;
         let needs_operator = error.needs_operator();
-        let last = LastOutcome {
-            at: now,
-            outcome,
-            detail: Some(text),
-            needs_operator,
-        };
+        let last = LastOutcome { at: now, outcome, detail: Some(text), needs_operator };
         self.publisher.settle(last, activity);
     }
 
@@ -492,14 +436,10 @@ impl<S: TokenSource> Refresher<S> {
             return;
         }
         memory.sync_at = Moment::now().plus(SYNC_EVERY);
-        self.metrics
-            .store_write(written.is_ok(), self.rotation.unsynced());
+        self.metrics.store_write(written.is_ok(), self.rotation.unsynced());
         if let Err(error) = written {
             let error = chain(error);
-            error!(
-                credential = self.name,
-                error, "the new refresh token is in memory only"
-            );
+            error!(credential = self.name, error, "the new refresh token is in memory only");
         }
     }
 
@@ -521,10 +461,7 @@ impl<S: TokenSource> Refresher<S> {
             }
         });
         if written.await.is_err() {
-            error!(
-                credential = self.name,
-                "ending with a refresh token that could not be stored"
-            );
+            error!(credential = self.name, "ending with a refresh token that could not be stored");
         }
     }
 }

@@ -45,9 +45,7 @@ pub fn refresh_at(
     let life = token.lifetime();
     let fraction = life.mul_f64(0.7 + 0.1 * entropy.clamp(0.0, 1.0));
     let two_fetches_early = life.saturating_sub(2 * fetch_duration);
-    token
-        .obtained_at()
-        .plus(fraction.min(two_fetches_early).max(min_interval))
+    token.obtained_at().plus(fraction.min(two_fetches_early).max(min_interval))
 }
 
 /// When to try again after `failures` (at least 1) transient failures in a row: capped exponential
@@ -77,17 +75,12 @@ pub fn terminal_retry_at(now: Moment, retry_after: Option<Duration>, entropy: f6
 /// the upstream has refused `streak` fresh tokens in a row.
 #[must_use]
 pub fn storm_interval(streak: u32, min_interval: Duration) -> Duration {
-    doubled(
-        min_interval.max(Duration::from_millis(100)),
-        streak,
-        STORM_CAP,
-    )
+    doubled(min_interval.max(Duration::from_millis(100)), streak, STORM_CAP)
 }
 
 /// `base` doubled `times - 1` times, at most `cap`.
 fn doubled(base: Duration, times: u32, cap: Duration) -> Duration {
-    base.saturating_mul(1 << times.saturating_sub(1).min(20))
-        .min(cap)
+    base.saturating_mul(1 << times.saturating_sub(1).min(20)).min(cap)
 }
 
 #[cfg(test)]
@@ -115,10 +108,7 @@ mod tests {
             for entropy in [0.0, 0.5, 1.0] {
                 let due = refresh_at(&token(at, life), Duration::from_millis(50), SECOND, entropy);
                 let after = due.remaining(at).as_secs_f64();
-                assert!(
-                    (earliest..=latest + 1e-6).contains(&after),
-                    "{life} s: {after}"
-                );
+                assert!((earliest..=latest + 1e-6).contains(&after), "{life} s: {after}");
             }
         }
     }

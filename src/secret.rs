@@ -63,12 +63,10 @@ impl Fingerprint {
     #[must_use]
     pub fn to_hex(self) -> String {
         use fmt::Write;
-        self.0
-            .iter()
-            .fold(String::with_capacity(64), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            })
+        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
     }
 }
 
@@ -144,42 +142,29 @@ pub enum SecretError {
 /// # Errors
 /// As [`SecretRef::read`].
 pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
-    let io = |source| SecretError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| SecretError::Io { path: path.to_owned(), source };
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path)
-        .map_err(io)?;
+    let file: File =
+        OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(io)?;
     if !file.metadata().map_err(io)?.is_file() {
         return Err(SecretError::NotAFile(path.to_owned()));
     }
     let mut bytes = Zeroizing::new(Vec::new());
-    file.take(MAX_SECRET_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
+    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MAX_SECRET_BYTES {
         return Err(SecretError::TooLarge(path.to_owned()));
     }
     let place = path.display().to_string();
     match std::str::from_utf8(&bytes) {
         Ok(text) => clean(text.to_owned(), &place),
-        Err(_) => Err(SecretError::Malformed {
-            place,
-            problem: "is not UTF-8 text",
-        }),
+        Err(_) => Err(SecretError::Malformed { place, problem: "is not UTF-8 text" }),
     }
 }
 
 /// Trims what editors and `echo` add (a byte order mark, trailing newlines) and refuses the rest.
 fn clean(text: String, place: &str) -> Result<Secret, SecretError> {
     let text = Zeroizing::new(text);
-    let trimmed = text
-        .trim_start_matches('\u{feff}')
-        .trim_end_matches(['\n', '\r']);
+    let trimmed = text.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']);
     let problem = if trimmed.is_empty() {
         "is empty"
     } else if trimmed.contains('\0') {
@@ -189,10 +174,7 @@ fn clean(text: String, place: &str) -> Result<Secret, SecretError> {
     } else {
         return Ok(Secret::new(trimmed.to_owned()));
     };
-    Err(SecretError::Malformed {
-        place: place.to_owned(),
-        problem,
-    })
+    Err(SecretError::Malformed { place: place.to_owned(), problem })
 }
 
 #[cfg(test)]
@@ -211,9 +193,7 @@ mod tests {
         let path = dir.path().join("s");
         let read = |content: &[u8]| {
             std::fs::write(&path, content).unwrap();
-            SecretRef::File(path.clone())
-                .read()
-                .map(|s| s.expose().to_owned())
+            SecretRef::File(path.clone()).read().map(|s| s.expose().to_owned())
         };
         assert_eq!(read("\u{feff}abc def\r\n".as_bytes()).unwrap(), "abc def");
         for (content, problem) in [
@@ -225,20 +205,14 @@ mod tests {
             let error = read(content).unwrap_err().to_string();
             assert!(error.ends_with(problem) && error.contains("/s"), "{error}");
         }
-        assert!(matches!(
-            read(&vec![b'a'; (1 << 20) + 1]),
-            Err(SecretError::TooLarge(_))
-        ));
+        assert!(matches!(read(&vec![b'a'; (1 << 20) + 1]), Err(SecretError::TooLarge(_))));
     }
 
     #[test]
     fn a_fifo_or_directory_is_refused_without_hanging() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
-        let made = std::process::Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
         assert!(made.success());
         for path in [fifo, dir.path().to_owned()] {
             let error = SecretRef::File(path).read().unwrap_err();

@@ -84,10 +84,7 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     let mut refreshers = Refreshers::new(Arc::clone(&metrics));
     let credentials = refreshers.apply(&config);
     let routes = Arc::new(wiring.routes(&config, &credentials)?);
-    let snapshot = Arc::new(Snapshot {
-        credentials,
-        routes: Arc::clone(&routes),
-    });
+    let snapshot = Arc::new(Snapshot { credentials, routes: Arc::clone(&routes) });
     let (routes, routes_seen) = watch::channel(routes);
     let (snapshot, snapshot_seen) = watch::channel(snapshot);
     let drain = Arc::new(Drain::default());
@@ -100,30 +97,14 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     let mut server = Server::new_with_opt_and_conf(None, process(config.server.threads));
     for index in 0..config.server.threads {
         let worker = Worker::new(index, &listeners, routes_seen.clone(), Arc::clone(&drain));
-        let failed = |source| ServerError::Bind {
-            address: "the workers".to_owned(),
-            source,
-        };
+        let failed = |source| ServerError::Bind { address: "the workers".to_owned(), source };
         server.add_service(worker.map_err(failed)?);
     }
     announce(&config, &listeners, &admin);
     let path = path.to_owned();
-    let reload = Reload {
-        path,
-        config,
-        wiring,
-        refreshers,
-        metrics,
-        routes,
-        snapshot,
-    };
-    server.add_service(Control {
-        admin: Some((admin, snapshot_seen)),
-        reload,
-    });
-    server.run(RunArgs {
-        shutdown_signal: Box::new(stop),
-    });
+    let reload = Reload { path, config, wiring, refreshers, metrics, routes, snapshot };
+    server.add_service(Control { admin: Some((admin, snapshot_seen)), reload });
+    server.run(RunArgs { shutdown_signal: Box::new(stop) });
     for listener in listeners {
         listener.remove();
     }
@@ -161,23 +142,15 @@ fn bind_admin(config: &Config) -> Result<TcpListener, ServerError> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
-    bound.map_err(|source| ServerError::Bind {
-        address: address.to_string(),
-        source,
-    })
+    bound.map_err(|source| ServerError::Bind { address: address.to_string(), source })
 }
 
 /// The addresses with the ports that the system chose: tests and people start from this line.
 fn announce(config: &Config, listeners: &[Bound], admin: &TcpListener) {
     let listen: Vec<String> = listeners.iter().map(Bound::to_string).collect();
-    let admin = admin
-        .local_addr()
-        .map_or_else(|_| String::new(), |address| address.to_string());
+    let admin = admin.local_addr().map_or_else(|_| String::new(), |address| address.to_string());
     let (credentials, routes) = (config.credentials.len(), config.routes.len());
-    info!(
-        listen = listen.join(" "),
-        admin, credentials, routes, "bearerd is listening"
-    );
+    info!(listen = listen.join(" "), admin, credentials, routes, "bearerd is listening");
 }
 
 /// Refreshers, admin and reload, on a thread of their own: the data plane never waits for them.
@@ -220,10 +193,7 @@ struct Stop {
 #[async_trait]
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
-        let name = match (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) {
+        let name = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
@@ -236,18 +206,11 @@ impl ShutdownSignalWatch for Stop {
         info!(signal = name, grace = ?self.grace, "stopping");
         let deadline = Moment::now().plus(self.grace);
         self.drain.begin();
-        if timeout_at(deadline.mono, self.drain.finished())
-            .await
-            .is_err()
-        {
+        if timeout_at(deadline.mono, self.drain.finished()).await.is_err() {
             warn!("the grace is over: requests that are still under way are cut off");
         }
         let last = Moment::now().plus(LAST_WORDS);
-        let deadline = if last.mono > deadline.mono {
-            last
-        } else {
-            deadline
-        };
+        let deadline = if last.mono > deadline.mono { last } else { deadline };
         self.refreshers.lock().await.stop(deadline).await;
         ShutdownSignal::FastShutdown
     }

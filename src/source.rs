@@ -243,11 +243,7 @@ impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
             Some(status) => {
-                write!(
-                    f,
-                    "identity provider answered {status} ({})",
-                    self.reason.as_str()
-                )?;
+                write!(f, "identity provider answered {status} ({})", self.reason.as_str())?;
             }
             None => write!(f, "no token answer ({})", self.reason.as_str())?,
         }

@@ -107,12 +107,7 @@ impl Rotation {
     /// A chain that begins with `bootstrap` and is kept in `store`.
     #[must_use]
     pub fn new(bootstrap: Option<SecretRef>, store: Option<Store>) -> Self {
-        Self {
-            bootstrap,
-            store,
-            record: None,
-            unsynced: false,
-        }
+        Self { bootstrap, store, record: None, unsynced: false }
     }
 
     /// Takes the store over and reads it. Without a store there is nothing to do.
@@ -138,9 +133,7 @@ impl Rotation {
         // A clock stepped back must not lengthen the token's life.
         let life = Duration::from_secs(record.expires_at.saturating_sub(record.obtained_at));
         let value = Secret::new(record.access_token.as_ref()?.to_string());
-        AccessToken::new(value, now, left.min(life))
-            .ok()
-            .filter(|token| token.usable(now))
+        AccessToken::new(value, now, left.min(life)).ok().filter(|token| token.usable(now))
     }
 
     /// The refresh token to send: the newest that arrived, else the stored one, unless the
@@ -208,10 +201,7 @@ impl Rotation {
 
     /// Another refresh token was configured than the one that the chain began with.
     fn replaced_by_operator(&self) -> bool {
-        let began_with = self
-            .record
-            .as_ref()
-            .and_then(|record| record.bootstrap_sha256.as_ref());
+        let began_with = self.record.as_ref().and_then(|record| record.bootstrap_sha256.as_ref());
         match (began_with, self.bootstrap_fingerprint()) {
             (Some(began_with), Some(configured)) => *began_with != configured,
             (None, Some(_)) => self.record.is_none(),

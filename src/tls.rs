@@ -77,21 +77,18 @@ pub fn client(settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsError> {
         .with_safe_default_protocol_versions()?;
     let builder = match (chain, settings.pins.as_slice()) {
         (Some(chain), []) => builder.with_webpki_verifier(chain),
-        (chain, pins) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PinVerifier {
+        (chain, pins) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(PinVerifier {
                 chain,
                 pins: pins.to_vec(),
                 provider,
-            })),
+            }))
+        }
     };
     Ok(Arc::new(match &settings.identity {
         Some((certificate, key)) => {
-            let key_error = |source| TlsError::Pem {
-                what: "a private key",
-                path: key.clone(),
-                source,
-            };
+            let key_error =
+                |source| TlsError::Pem { what: "a private key", path: key.clone(), source };
             let key = PrivateKeyDer::from_pem_file(key).map_err(key_error)?;
             builder.with_client_auth_cert(certificates(certificate)?, key)?
         }
@@ -100,14 +97,9 @@ pub fn client(settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let error = |source| TlsError::Pem {
-        what: "certificates",
-        path: path.to_owned(),
-        source,
-    };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(error)?;
+    let error = |source| TlsError::Pem { what: "certificates", path: path.to_owned(), source };
+    let certificates: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(error)?;
     if certificates.is_empty() {
         return Err(TlsError::NoCertificate(path.to_owned()));
     }
@@ -130,11 +122,7 @@ fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         Arc::new(roots)
     });
-    if roots.is_empty() {
-        Err(TlsError::NoRoots)
-    } else {
-        Ok(Arc::clone(roots))
-    }
+    if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(Arc::clone(roots)) }
 }
 
 /// Accepts a certificate whose public key is pinned, and whose chain holds if one is asked for.
@@ -196,8 +184,6 @@ impl ServerCertVerifier for PinVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

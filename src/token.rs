@@ -49,11 +49,7 @@ impl AccessToken {
             bytes if !bytes.iter().all(u8::is_ascii_graphic) => Err(TokenError::Characters),
             _ => {
                 let expires_at = obtained_at.plus(lifetime.min(MAX_LIFETIME));
-                Ok(Self {
-                    value,
-                    obtained_at,
-                    expires_at,
-                })
+                Ok(Self { value, obtained_at, expires_at })
             }
         }
     }
@@ -142,21 +138,9 @@ mod tests {
         let token = token(at, 100);
         assert!(token.usable(at.plus(secs(99))));
         assert!(!token.usable(at.plus(secs(100))));
-        assert!(!token.usable(Moment {
-            mono: at.mono + secs(100),
-            wall: at.wall
-        }));
-        assert!(
-            !token.usable(Moment {
-                mono: at.mono,
-                wall: at.wall + secs(100)
-            }),
-            "suspended"
-        );
-        assert!(token.usable(Moment {
-            mono: at.mono + secs(1),
-            wall: at.wall - secs(9000)
-        }));
+        assert!(!token.usable(Moment { mono: at.mono + secs(100), wall: at.wall }));
+        assert!(!token.usable(Moment { mono: at.mono, wall: at.wall + secs(100) }), "suspended");
+        assert!(token.usable(Moment { mono: at.mono + secs(1), wall: at.wall - secs(9000) }));
     }
 
     #[test]
@@ -164,10 +148,7 @@ mod tests {
         let at = Moment::now();
         let token = token(at, 100);
         let phase = |s| token.phase(at.plus(secs(s)), at.plus(secs(70)));
-        assert_eq!(
-            [phase(0), phase(70), phase(100)],
-            [Phase::Fresh, Phase::Due, Phase::Expired]
-        );
+        assert_eq!([phase(0), phase(70), phase(100)], [Phase::Fresh, Phase::Due, Phase::Expired]);
     }
 
     #[test]
@@ -178,10 +159,7 @@ mod tests {
         for bad in ["a b", "a\r\nx: y", "a\0", "ä", "a\t", "a\u{7f}"] {
             assert_eq!(new(bad), Err(TokenError::Characters), "{bad:?}");
         }
-        assert_eq!(
-            new(&"a".repeat(MAX_TOKEN_BYTES + 1)),
-            Err(TokenError::TooLong)
-        );
+        assert_eq!(new(&"a".repeat(MAX_TOKEN_BYTES + 1)), Err(TokenError::TooLong));
         assert_eq!(new("aZ9-._~+/=|{}"), Ok(()));
     }
 

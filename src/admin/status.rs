@@ -110,27 +110,16 @@ fn written(time: SystemTime) -> String {
 
 /// Credentials that have had no token yet.
 pub fn without_first_token(snapshot: &Snapshot) -> Vec<&str> {
-    let without = snapshot
-        .credentials
-        .iter()
-        .filter(|c| c.outlook().generation == 0);
+    let without = snapshot.credentials.iter().filter(|c| c.outlook().generation == 0);
     without.map(Credential::name).collect()
 }
 
 /// Credentials that have no usable token at `now`.
 pub fn without_usable_token(snapshot: &Snapshot, now: Moment) -> Vec<&str> {
     let usable = |credential: &&Credential| {
-        credential
-            .outlook()
-            .expires_at
-            .is_some_and(|at| !at.reached(now))
+        credential.outlook().expires_at.is_some_and(|at| !at.reached(now))
     };
-    snapshot
-        .credentials
-        .iter()
-        .filter(|c| !usable(c))
-        .map(Credential::name)
-        .collect()
+    snapshot.credentials.iter().filter(|c| !usable(c)).map(Credential::name).collect()
 }
 
 /// `/status`
@@ -156,11 +145,7 @@ pub fn page(snapshot: &Snapshot, now: Moment) -> String {
     for credential in &status.credentials {
         let last = credential.last.as_ref().map_or(String::new(), |last| {
             let detail = last.detail.as_deref().unwrap_or("");
-            let person = if last.needs_operator {
-                " — a person is needed"
-            } else {
-                ""
-            };
+            let person = if last.needs_operator { " — a person is needed" } else { "" };
             format!("{} {} {detail}{person}", last.at, last.outcome)
         });
         let _ = write!(
@@ -178,11 +163,8 @@ pub fn page(snapshot: &Snapshot, now: Moment) -> String {
         "</table><h2>Routes</h2><table><tr><th>name<th>upstream<th>credential<th>in flight<th>answers",
     );
     for route in &status.routes {
-        let answers: Vec<String> = route
-            .answers
-            .iter()
-            .map(|(code, count)| format!("{code}: {count}"))
-            .collect();
+        let answers: Vec<String> =
+            route.answers.iter().map(|(code, count)| format!("{code}: {count}")).collect();
         let _ = write!(
             page,
             "<tr><td>{}<td>{}<td>{}<td>{}<td>{}",
@@ -198,8 +180,5 @@ pub fn page(snapshot: &Snapshot, now: Moment) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

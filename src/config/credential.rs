@@ -36,14 +36,10 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     if name.is_empty() || name.len() > 63 || !name.chars().all(valid) {
         section.wrong("is no name for a metric label; write letters, digits, - _ . (at most 63)");
     }
-    let provider = section
-        .take("provider")
-        .map_or(Some("oauth2".to_owned()), |i| i.text())?;
+    let provider = section.take("provider").map_or(Some("oauth2".to_owned()), |i| i.text())?;
     let refresh = refresh(section.take("refresh"));
     if provider == "file" {
-        let path = section
-            .require("path", "the token file")
-            .and_then(|item| item.path());
+        let path = section.require("path", "the token file").and_then(|item| item.path());
         section.finish();
         let source = SourceConfig::File(path?);
         let refresh = refresh?;
@@ -59,18 +55,10 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
             revoke_on_shutdown,
         });
     }
-    let allow_plaintext = section
-        .take("allow_plaintext")
-        .map_or(Some(false), |item| item.bool());
-    let tls = section
-        .take("tls")
-        .map_or(Some(TlsSettings::default()), |item| route::tls(&item));
-    let mut params = section
-        .take("params")
-        .map_or(Some(Vec::new()), |item| params(&item))?;
-    let store = section
-        .take("store")
-        .map_or(Some(None), |item| store(&item).map(Some));
+    let allow_plaintext = section.take("allow_plaintext").map_or(Some(false), |item| item.bool());
+    let tls = section.take("tls").map_or(Some(TlsSettings::default()), |item| route::tls(&item));
+    let mut params = section.take("params").map_or(Some(Vec::new()), |item| params(&item))?;
+    let store = section.take("store").map_or(Some(None), |item| store(&item).map(Some));
     let revoke = section.take("revoke_on_shutdown");
     let speaks = dialect(&provider, &section, allow_plaintext?, &mut params)?;
     let values = values(&speaks, &section, allow_plaintext?);
@@ -85,10 +73,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     });
     let store = store?;
     if !can_obtain(&speaks, &values, store.is_some()) {
-        item.wrong(format!(
-            "has no way to obtain a token; write {}",
-            wanted(&speaks, &values)
-        ));
+        item.wrong(format!("has no way to obtain a token; write {}", wanted(&speaks, &values)));
         return None;
     }
     if refresh_token.is_some() && store.is_none() && provider != "servicemax-max" {
@@ -97,12 +82,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
              is lost at a restart; write store = \"file:/var/lib/bearerd/{name}.json\""
         ));
     }
-    let source = SourceConfig::Dialect {
-        dialect: Arc::new(speaks),
-        values,
-        params,
-        tls: tls?,
-    };
+    let source = SourceConfig::Dialect { dialect: Arc::new(speaks), values, params, tls: tls? };
     Some(CredentialConfig {
         name: name.to_owned(),
         provider,
@@ -145,36 +125,25 @@ fn oauth2(
     allow_plaintext: bool,
     params: &mut Vec<(String, String)>,
 ) -> Option<Dialect> {
-    let token_url = section
-        .require("token_url", "the token endpoint's URL")
-        .and_then(|item| {
-            let text = item.text()?;
-            let url = http_url(&item, &text, "https://idp.example/oauth2/token")?;
-            check_plaintext(&item, &url, allow_plaintext)?;
-            Some(text)
-        });
-    let grants = [
-        Grant::ClientCredentials,
-        Grant::RefreshToken,
-        Grant::Password,
-    ]
-    .map(|g| (g.as_str(), g));
+    let token_url = section.require("token_url", "the token endpoint's URL").and_then(|item| {
+        let text = item.text()?;
+        let url = http_url(&item, &text, "https://idp.example/oauth2/token")?;
+        check_plaintext(&item, &url, allow_plaintext)?;
+        Some(text)
+    });
+    let grants =
+        [Grant::ClientCredentials, Grant::RefreshToken, Grant::Password].map(|g| (g.as_str(), g));
     let grant = section
-        .require(
-            "grant",
-            "\"client_credentials\", \"refresh_token\" or \"password\"",
-        )
+        .require("grant", "\"client_credentials\", \"refresh_token\" or \"password\"")
         .and_then(|item| item.choice(&grants));
     let authentication =
-        section
-            .take("client_auth")
-            .map_or(Some(ClientAuthentication::Basic), |item| {
-                item.choice(&[
-                    ("basic", ClientAuthentication::Basic),
-                    ("post", ClientAuthentication::Post),
-                    ("none", ClientAuthentication::None),
-                ])
-            });
+        section.take("client_auth").map_or(Some(ClientAuthentication::Basic), |item| {
+            item.choice(&[
+                ("basic", ClientAuthentication::Basic),
+                ("post", ClientAuthentication::Post),
+                ("none", ClientAuthentication::None),
+            ])
+        });
     for key in ["audience", "resource"] {
         for item in section.take(key).iter().flat_map(Item::items) {
             params.push((key.to_owned(), item.text()?));
@@ -260,10 +229,7 @@ fn example(key: &Key) -> String {
 /// Whether some exchange has everything that it needs; a store may supply the refresh token.
 fn can_obtain(dialect: &Dialect, values: &Values, stored: bool) -> bool {
     dialect.obtain.iter().any(|exchange| {
-        let chosen = exchange
-            .when
-            .iter()
-            .all(|(key, wanted)| chosen(values, key, wanted));
+        let chosen = exchange.when.iter().all(|(key, wanted)| chosen(values, key, wanted));
         let rotating = |key: &str| dialect.keys.iter().any(|k| k.rotating && k.name == key);
         let has = |key: &String| values.contains_key(key) || (stored && rotating(key));
         chosen && exchange.needs.iter().all(has)
@@ -272,12 +238,10 @@ fn can_obtain(dialect: &Dialect, values: &Values, stored: bool) -> bool {
 
 /// What would have to be written, for each way in that the credential's choices leave open.
 fn wanted(dialect: &Dialect, values: &Values) -> String {
-    let open = dialect.obtain.iter().filter(|exchange| {
-        exchange
-            .when
-            .iter()
-            .all(|(key, wanted)| chosen(values, key, wanted))
-    });
+    let open = dialect
+        .obtain
+        .iter()
+        .filter(|exchange| exchange.when.iter().all(|(key, wanted)| chosen(values, key, wanted)));
     let ways: Vec<String> = open.map(|exchange| exchange.needs.join(" and ")).collect();
     ways.join(", or ")
 }
@@ -289,10 +253,7 @@ fn chosen(values: &Values, key: &str, wanted: &str) -> bool {
 fn revocation(item: &Item<'_>, dialect: &Dialect) -> Option<bool> {
     let wanted = item.bool()?;
     if wanted && dialect.revoke.is_none() {
-        item.wrong(format!(
-            "{} has no endpoint that revokes a token; write false",
-            dialect.name
-        ));
+        item.wrong(format!("{} has no endpoint that revokes a token; write false", dialect.name));
         return None;
     }
     Some(wanted)
@@ -333,27 +294,18 @@ fn refresh(item: Option<Item<'_>>) -> Option<RefreshPolicy> {
 
 fn params(item: &Item<'_>) -> Option<Vec<(String, String)>> {
     let entries = item.section()?.entries();
-    entries
-        .into_iter()
-        .map(|(name, item)| Some((name, item.text()?)))
-        .collect()
+    entries.into_iter().map(|(name, item)| Some((name, item.text()?))).collect()
 }
 
 fn store(item: &Item<'_>) -> Option<PathBuf> {
     let text = item.text()?;
-    let path = text
-        .strip_prefix("file:")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
+    let path = text.strip_prefix("file:").map(PathBuf::from).filter(|path| path.is_absolute());
     if path.is_none() {
         item.wrong("is no store; write \"file:/absolute/path.json\"");
     }
     let directory = path.as_ref().and_then(|path| path.parent());
     if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
-        item.wrong(format!(
-            "there is no directory {}; create it",
-            directory.display()
-        ));
+        item.wrong(format!("there is no directory {}; create it", directory.display()));
         return None;
     }
     path

@@ -19,26 +19,17 @@ use crate::source::{Class, Reason};
 const FORMAT: u64 = 1;
 
 pub fn read(root: Section<'_>) -> Option<Dialect> {
-    root.require("format", "format = 1")
-        .and_then(|item| item.number(FORMAT..=FORMAT));
-    let name = root
-        .require("name", "the dialect's name")
-        .and_then(|item| item.text());
-    let keys = root
-        .require("keys", "a [keys] table")
-        .and_then(|item| keys(&item));
+    root.require("format", "format = 1").and_then(|item| item.number(FORMAT..=FORMAT));
+    let name = root.require("name", "the dialect's name").and_then(|item| item.text());
+    let keys = root.require("keys", "a [keys] table").and_then(|item| keys(&item));
     let variants = root.take("inject").map_or(Some(Vec::new()), |item| {
         let section = item.section()?;
-        let variants = section
-            .take("variants")
-            .map_or(Some(Vec::new()), |item| item.texts());
+        let variants = section.take("variants").map_or(Some(Vec::new()), |item| item.texts());
         section.finish();
         variants
     });
     let grace = number(&root, "rotation_grace_seconds", 0, 0..=86_400);
-    let defaults = root
-        .take("defaults")
-        .map_or(Some(Defaults::default()), |i| Defaults::read(&i));
+    let defaults = root.take("defaults").map_or(Some(Defaults::default()), |i| Defaults::read(&i));
     let exchanges = root
         .require("exchange", "at least one [exchange.NAME] table")
         .and_then(|item| exchanges(&item, keys.as_deref()?, &defaults?));
@@ -58,11 +49,7 @@ pub fn read(root: Section<'_>) -> Option<Dialect> {
 }
 
 fn keys(item: &Item<'_>) -> Option<Vec<Key>> {
-    item.section()?
-        .entries()
-        .into_iter()
-        .map(|(name, item)| key(name, &item))
-        .collect()
+    item.section()?.entries().into_iter().map(|(name, item)| key(name, &item)).collect()
 }
 
 fn key(name: String, item: &Item<'_>) -> Option<Key> {
@@ -79,12 +66,8 @@ fn key(name: String, item: &Item<'_>) -> Option<Key> {
     });
     let flag = |key| section.take(key).map_or(Some(false), |item| item.bool());
     let (required, rotating, one_time) = (flag("required"), flag("rotating"), flag("one_time"));
-    let default = section
-        .take("default")
-        .map_or(Some(None), |item| item.text().map(Some));
-    let of = section
-        .take("of")
-        .map_or(Some(Vec::new()), |item| item.texts());
+    let default = section.take("default").map_or(Some(None), |item| item.text().map(Some));
+    let of = section.take("of").map_or(Some(Vec::new()), |item| item.texts());
     section.finish();
     Some(Key {
         name,
@@ -108,53 +91,30 @@ struct Defaults {
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self {
-            url: None,
-            headers: Vec::new(),
-            ok: standard_ok(),
-            errors: Vec::new(),
-        }
+        Self { url: None, headers: Vec::new(), ok: standard_ok(), errors: Vec::new() }
     }
 }
 
 impl Defaults {
     fn read(item: &Item<'_>) -> Option<Self> {
         let section = item.section()?;
-        let url = section
-            .take("url")
-            .map_or(Some(None), |item| template(&item).map(Some));
-        let headers = section
-            .take("headers")
-            .map_or(Some(Vec::new()), |item| headers(&item));
-        let ok = section
-            .take("ok")
-            .map_or(Some(standard_ok()), |item| ok(&item, standard_ok()));
-        let errors = section
-            .take("error")
-            .map_or(Some(Vec::new()), |item| matchers(&item));
+        let url = section.take("url").map_or(Some(None), |item| template(&item).map(Some));
+        let headers = section.take("headers").map_or(Some(Vec::new()), |item| headers(&item));
+        let ok = section.take("ok").map_or(Some(standard_ok()), |item| ok(&item, standard_ok()));
+        let errors = section.take("error").map_or(Some(Vec::new()), |item| matchers(&item));
         section.finish();
-        Some(Self {
-            url: url?,
-            headers: headers?,
-            ok: ok?,
-            errors: errors?,
-        })
+        Some(Self { url: url?, headers: headers?, ok: ok?, errors: errors? })
     }
 }
 
 fn exchanges(item: &Item<'_>, keys: &[Key], defaults: &Defaults) -> Option<Vec<Exchange>> {
     let entries = item.section()?.entries();
-    entries
-        .into_iter()
-        .map(|(name, item)| exchange(name, &item, keys, defaults))
-        .collect()
+    entries.into_iter().map(|(name, item)| exchange(name, &item, keys, defaults)).collect()
 }
 
 fn exchange(name: String, item: &Item<'_>, keys: &[Key], defaults: &Defaults) -> Option<Exchange> {
     let section = item.section()?;
-    let method = section
-        .take("method")
-        .map_or(Some(Method::POST), |item| method(&item));
+    let method = section.take("method").map_or(Some(Method::POST), |item| method(&item));
     let url = match section.take("url") {
         Some(item) => template(&item),
         None => defaults.url.clone().or_else(|| {
@@ -162,37 +122,20 @@ fn exchange(name: String, item: &Item<'_>, keys: &[Key], defaults: &Defaults) ->
             None
         }),
     };
-    let own_headers = section
-        .take("headers")
-        .map_or(Some(Vec::new()), |item| headers(&item));
-    let when = section
-        .take("when")
-        .map_or(Some(Vec::new()), |item| pairs_of_text(&item));
-    let needs = section
-        .take("needs")
-        .map_or(Some(Vec::new()), |item| item.texts());
+    let own_headers = section.take("headers").map_or(Some(Vec::new()), |item| headers(&item));
+    let when = section.take("when").map_or(Some(Vec::new()), |item| pairs_of_text(&item));
+    let needs = section.take("needs").map_or(Some(Vec::new()), |item| item.texts());
     let body = body(&section);
-    let basic = section
-        .take("basic")
-        .map_or(Some(None), |item| basic(&item).map(Some));
-    let bearer = section
-        .take("bearer")
-        .map_or(Some(None), |item| template(&item).map(Some));
-    let ok = section
-        .take("ok")
-        .map_or(Some(defaults.ok.clone()), |i| ok(&i, defaults.ok.clone()));
-    let errors = section
-        .take("error")
-        .map_or(Some(Vec::new()), |item| matchers(&item));
+    let basic = section.take("basic").map_or(Some(None), |item| basic(&item).map(Some));
+    let bearer = section.take("bearer").map_or(Some(None), |item| template(&item).map(Some));
+    let ok = section.take("ok").map_or(Some(defaults.ok.clone()), |i| ok(&i, defaults.ok.clone()));
+    let errors = section.take("error").map_or(Some(Vec::new()), |item| matchers(&item));
     section.finish();
     let exchange = Exchange {
         name,
         method: method?,
         url: url?,
-        headers: own_headers?
-            .into_iter()
-            .chain(defaults.headers.clone())
-            .collect(),
+        headers: own_headers?.into_iter().chain(defaults.headers.clone()).collect(),
         when: when?,
         needs: needs?,
         body: body?,
@@ -209,29 +152,17 @@ fn exchange(name: String, item: &Item<'_>, keys: &[Key], defaults: &Defaults) ->
 /// in logs.
 fn check_placeholders(item: &Item<'_>, exchange: &Exchange, keys: &[Key]) -> Option<()> {
     let known = |name: &str| name == "access_token" || keys.iter().any(|key| key.name == name);
-    let named = exchange
-        .when
-        .iter()
-        .map(|(key, _)| key)
-        .chain(&exchange.needs);
+    let named = exchange.when.iter().map(|(key, _)| key).chain(&exchange.needs);
     let placeholders = exchange.templates().flat_map(Template::keys);
-    if let Some(name) = placeholders
-        .chain(named.map(String::as_str))
-        .find(|name| !known(name))
-    {
+    if let Some(name) = placeholders.chain(named.map(String::as_str)).find(|name| !known(name)) {
         item.wrong(format!("uses {{{name}}}, which is not among the [keys]"));
         return None;
     }
     let secret = |name: &&str| {
-        *name == "access_token"
-            || keys
-                .iter()
-                .any(|k| k.name == **name && k.kind == Kind::Secret)
+        *name == "access_token" || keys.iter().any(|k| k.name == **name && k.kind == Kind::Secret)
     };
     if let Some(name) = exchange.url.keys().find(secret) {
-        item.wrong(format!(
-            "puts the secret {{{name}}} into the url; write it into the form"
-        ));
+        item.wrong(format!("puts the secret {{{name}}} into the url; write it into the form"));
         return None;
     }
     Some(())
@@ -244,9 +175,7 @@ fn method(item: &Item<'_>) -> Option<Method> {
 }
 
 fn template(item: &Item<'_>) -> Option<Template> {
-    Template::parse(&item.text()?)
-        .map_err(|problem| item.wrong(problem))
-        .ok()
+    Template::parse(&item.text()?).map_err(|problem| item.wrong(problem)).ok()
 }
 
 fn headers(item: &Item<'_>) -> Option<Vec<(HeaderName, Template)>> {
@@ -261,11 +190,7 @@ fn headers(item: &Item<'_>) -> Option<Vec<(HeaderName, Template)>> {
 }
 
 fn pairs_of_text(item: &Item<'_>) -> Option<Vec<(String, String)>> {
-    item.section()?
-        .entries()
-        .into_iter()
-        .map(|(key, item)| Some((key, item.text()?)))
-        .collect()
+    item.section()?.entries().into_iter().map(|(key, item)| Some((key, item.text()?))).collect()
 }
 
 fn body(section: &Section<'_>) -> Option<Body> {
@@ -274,12 +199,9 @@ fn body(section: &Section<'_>) -> Option<Body> {
             json.wrong("stands beside a form; write only one of them");
             None
         }
-        (Some(form), None) => form
-            .items()
-            .iter()
-            .map(form_pair)
-            .collect::<Option<_>>()
-            .map(Body::Form),
+        (Some(form), None) => {
+            form.items().iter().map(form_pair).collect::<Option<_>>().map(Body::Form)
+        }
         (None, Some(item)) => json(&item).map(Body::Json),
         (None, None) => Some(Body::Empty),
     }
@@ -307,13 +229,9 @@ fn json(item: &Item<'_>) -> Option<Json> {
     Some(match item.value() {
         DeValue::String(_) => Json::Text(template(item)?),
         DeValue::Boolean(value) => Json::Plain((*value).into()),
-        DeValue::Integer(number) => Json::Plain(
-            number
-                .as_str()
-                .parse::<i64>()
-                .map(Into::into)
-                .unwrap_or_default(),
-        ),
+        DeValue::Integer(number) => {
+            Json::Plain(number.as_str().parse::<i64>().map(Into::into).unwrap_or_default())
+        }
         DeValue::Array(_) => Json::List(item.items().iter().map(json).collect::<Option<_>>()?),
         DeValue::Table(_) => {
             let entries = item.section()?.entries();
@@ -330,42 +248,25 @@ fn json(item: &Item<'_>) -> Option<Json> {
 /// `ok`, with what it leaves out taken from `base`.
 fn ok(item: &Item<'_>, base: OkRules) -> Option<OkRules> {
     let section = item.section()?;
-    let status = section
-        .take("status")
-        .map_or(Some(base.status), |item| statuses(&item));
-    let access_token = section
-        .take("access_token")
-        .map_or(Some(base.access_token), |i| i.text());
-    let refresh_token = section
-        .take("refresh_token")
-        .map_or(Some(base.refresh_token), |item| {
-            item.text()
-                .map(|pointer| Some(pointer).filter(|pointer| !pointer.is_empty()))
-        });
-    let token_type = section
-        .take("token_type")
-        .map_or(Some(base.token_type.clone()), |item| {
-            let section = item.section()?;
-            let mut kind = base.token_type.clone();
-            kind.at = section
-                .take("at")
-                .map_or(Some(kind.at), |item| item.text())?;
-            kind.accept = section
-                .take("accept")
-                .map_or(Some(kind.accept), |item| item.texts())?;
-            section.finish();
-            Some(kind)
-        });
+    let status = section.take("status").map_or(Some(base.status), |item| statuses(&item));
+    let access_token = section.take("access_token").map_or(Some(base.access_token), |i| i.text());
+    let refresh_token = section.take("refresh_token").map_or(Some(base.refresh_token), |item| {
+        item.text().map(|pointer| Some(pointer).filter(|pointer| !pointer.is_empty()))
+    });
+    let token_type = section.take("token_type").map_or(Some(base.token_type.clone()), |item| {
+        let section = item.section()?;
+        let mut kind = base.token_type.clone();
+        kind.at = section.take("at").map_or(Some(kind.at), |item| item.text())?;
+        kind.accept = section.take("accept").map_or(Some(kind.accept), |item| item.texts())?;
+        section.finish();
+        Some(kind)
+    });
     let body = section.take("body").map_or(Some(base.body), |item| {
-        item.choice(&[
-            ("json", BodyKind::Json),
-            ("form", BodyKind::Form),
-            ("text", BodyKind::Text),
-        ])
+        item.choice(&[("json", BodyKind::Json), ("form", BodyKind::Form), ("text", BodyKind::Text)])
     });
-    let expiry = section.take("expiry").map_or(Some(base.expiry), |item| {
-        item.items().iter().map(expiry).collect()
-    });
+    let expiry = section
+        .take("expiry")
+        .map_or(Some(base.expiry), |item| item.items().iter().map(expiry).collect());
     section.finish();
     Some(OkRules {
         status: status?,
@@ -390,23 +291,14 @@ fn expiry(item: &Item<'_>) -> Option<Rule> {
     });
     let at = match shape {
         Some(Shape::JwtExp) => Some(String::new()),
-        _ => section
-            .require("at", "at = \"/expires_in\"")
-            .and_then(|item| item.text()),
+        _ => section.require("at", "at = \"/expires_in\"").and_then(|item| item.text()),
     };
-    let issued = section
-        .take("issued")
-        .map_or(Some(None), |item| item.text().map(Some));
-    let zero_is_never = section.take("zero").map_or(Some(false), |item| {
-        item.choice(&[("unknown", false), ("never", true)])
-    });
+    let issued = section.take("issued").map_or(Some(None), |item| item.text().map(Some));
+    let zero_is_never = section
+        .take("zero")
+        .map_or(Some(false), |item| item.choice(&[("unknown", false), ("never", true)]));
     section.finish();
-    Some(Rule {
-        at: at?,
-        shape: shape?,
-        issued: issued?,
-        zero_is_never: zero_is_never?,
-    })
+    Some(Rule { at: at?, shape: shape?, issued: issued?, zero_is_never: zero_is_never? })
 }
 
 fn matchers(item: &Item<'_>) -> Option<Vec<Matcher>> {
@@ -415,50 +307,23 @@ fn matchers(item: &Item<'_>) -> Option<Vec<Matcher>> {
 
 fn matcher(item: &Item<'_>) -> Option<Matcher> {
     let section = item.section()?;
-    let id = section
-        .require("id", "id = \"E1\"")
-        .and_then(|item| item.text());
-    let status = section
-        .take("status")
-        .map_or(Some(Vec::new()), |item| statuses(&item));
-    let at = section
-        .take("at")
-        .map_or(Some(None), |item| item.text().map(Some));
-    let is = section
-        .take("is")
-        .map_or(Some(None), |item| item.text().map(|t| Some(Test::Is(t))));
-    let has = section
-        .take("has")
-        .map_or(Some(None), |i| i.text().map(|t| Some(Test::Has(t))));
-    let exists = section.take("exists").map_or(Some(None), |item| {
-        item.bool().map(|wanted| wanted.then_some(Test::Exists))
+    let id = section.require("id", "id = \"E1\"").and_then(|item| item.text());
+    let status = section.take("status").map_or(Some(Vec::new()), |item| statuses(&item));
+    let at = section.take("at").map_or(Some(None), |item| item.text().map(Some));
+    let is = section.take("is").map_or(Some(None), |item| item.text().map(|t| Some(Test::Is(t))));
+    let has = section.take("has").map_or(Some(None), |i| i.text().map(|t| Some(Test::Has(t))));
+    let exists = section
+        .take("exists")
+        .map_or(Some(None), |item| item.bool().map(|wanted| wanted.then_some(Test::Exists)));
+    let missing = section.take("missing").map_or(Some(None), |item| item.text().map(Some));
+    let empty = section.take("empty").map_or(Some(false), |item| item.bool());
+    let media_type = section.take("type").map_or(Some(None), |item| item.text().map(Some));
+    let class = section.require("outcome", "\"terminal\" or \"transient\"").and_then(|item| {
+        item.choice(&[("terminal", Class::Terminal), ("transient", Class::Transient)])
     });
-    let missing = section
-        .take("missing")
-        .map_or(Some(None), |item| item.text().map(Some));
-    let empty = section
-        .take("empty")
-        .map_or(Some(false), |item| item.bool());
-    let media_type = section
-        .take("type")
-        .map_or(Some(None), |item| item.text().map(Some));
-    let class = section
-        .require("outcome", "\"terminal\" or \"transient\"")
-        .and_then(|item| {
-            item.choice(&[
-                ("terminal", Class::Terminal),
-                ("transient", Class::Transient),
-            ])
-        });
-    let reason = section
-        .take("reason")
-        .map_or(Some(Reason::BadRequest), |item| reason(&item));
-    let try_next = section
-        .take("then")
-        .map_or(Some(false), |item| item.choice(&[("next", true)]));
-    let hint = section
-        .take("hint")
-        .map_or(Some(None), |item| item.text().map(Some));
+    let reason = section.take("reason").map_or(Some(Reason::BadRequest), |item| reason(&item));
+    let try_next = section.take("then").map_or(Some(false), |item| item.choice(&[("next", true)]));
+    let hint = section.take("hint").map_or(Some(None), |item| item.text().map(Some));
     section.finish();
     let test = match (at?, is?.or(has?).or(exists?)) {
         (Some(at), Some(test)) => Some((at, test)),
@@ -507,9 +372,7 @@ fn statuses(item: &Item<'_>) -> Option<Vec<Status>> {
             }
             class.map(Status::Class)
         }
-        _ => u16::try_from(item.number(100..=599)?)
-            .ok()
-            .map(Status::Exactly),
+        _ => u16::try_from(item.number(100..=599)?).ok().map(Status::Exactly),
     };
     item.items().iter().map(status).collect()
 }
@@ -518,10 +381,7 @@ fn flow(item: &Item<'_>, exchanges: &[Exchange]) -> Option<(Vec<Exchange>, Optio
     let section = item.section()?;
     let named = |item: &Item<'_>| {
         let name = item.text()?;
-        let found = exchanges
-            .iter()
-            .find(|exchange| exchange.name == name)
-            .cloned();
+        let found = exchanges.iter().find(|exchange| exchange.name == name).cloned();
         if found.is_none() {
             let names: Vec<String> = exchanges.iter().map(|e| e.name.clone()).collect();
             item.not_among(&name, &names);
@@ -531,9 +391,7 @@ fn flow(item: &Item<'_>, exchanges: &[Exchange]) -> Option<(Vec<Exchange>, Optio
     let obtain = section
         .require("obtain", "obtain = [\"NAME\"]")
         .and_then(|item| item.items().iter().map(named).collect::<Option<Vec<_>>>());
-    let revoke = section
-        .take("revoke")
-        .map_or(Some(None), |item| named(&item).map(Some));
+    let revoke = section.take("revoke").map_or(Some(None), |item| named(&item).map(Some));
     section.finish();
     Some((obtain?, revoke?))
 }

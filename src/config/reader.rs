@@ -51,10 +51,7 @@ impl<'t> Reader<'t> {
         text: &'t str,
         read: impl FnOnce(Section<'_>) -> Option<T>,
     ) -> Result<T, Vec<Problem>> {
-        let reader = Rc::new(Reader {
-            text,
-            problems: RefCell::default(),
-        });
+        let reader = Rc::new(Reader { text, problems: RefCell::default() });
         let value = match DeTable::parse(text) {
             Ok(table) => {
                 let root = Section::new(&reader, String::new(), 1, table.get_ref());
@@ -78,21 +75,11 @@ impl<'t> Reader<'t> {
     }
 
     fn line(&self, offset: usize) -> usize {
-        1 + self
-            .text
-            .as_bytes()
-            .iter()
-            .take(offset)
-            .filter(|byte| **byte == b'\n')
-            .count()
+        1 + self.text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
     }
 
     fn problem(&self, line: usize, path: String, message: String) {
-        self.problems.borrow_mut().push(Problem {
-            line,
-            path,
-            message,
-        });
+        self.problems.borrow_mut().push(Problem { line, path, message });
     }
 }
 
@@ -116,13 +103,7 @@ pub struct Section<'a> {
 
 impl<'a> Section<'a> {
     fn new(reader: &Rc<Reader<'a>>, path: String, line: usize, table: &'a DeTable<'a>) -> Self {
-        Self {
-            reader: Rc::clone(reader),
-            path,
-            line,
-            table,
-            known: RefCell::default(),
-        }
+        Self { reader: Rc::clone(reader), path, line, table, known: RefCell::default() }
     }
 
     /// The value of `key`, which is known from now on.
@@ -152,36 +133,25 @@ impl<'a> Section<'a> {
     ) -> Item<'a> {
         let line = self.reader.line(name.span().start);
         let path = self.join(name.get_ref());
-        Item {
-            reader: Rc::clone(&self.reader),
-            path,
-            line,
-            value: value.get_ref(),
-        }
+        Item { reader: Rc::clone(&self.reader), path, line, value: value.get_ref() }
     }
 
     fn join(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// As [`Section::take`], and a problem if the key is not there.
     pub fn require(&self, key: &str, write: &str) -> Option<Item<'a>> {
         let item = self.take(key);
         if item.is_none() {
-            self.reader
-                .problem(self.line, self.join(key), format!("missing; write {write}"));
+            self.reader.problem(self.line, self.join(key), format!("missing; write {write}"));
         }
         item
     }
 
     /// Records a mistake about the table as a whole.
     pub fn wrong(&self, message: impl Into<String>) {
-        self.reader
-            .problem(self.line, self.path.clone(), message.into());
+        self.reader.problem(self.line, self.path.clone(), message.into());
     }
 
     /// Everything not taken is a mistake.
@@ -204,15 +174,11 @@ impl<'a> Section<'a> {
 impl<'a> Item<'a> {
     /// Records a mistake about this value.
     pub fn wrong(&self, message: impl Into<String>) {
-        self.reader
-            .problem(self.line, self.path.clone(), message.into());
+        self.reader.problem(self.line, self.path.clone(), message.into());
     }
 
     fn expected(&self, what: &str) {
-        self.wrong(format!(
-            "is {}; write {what}",
-            article(self.value.type_str())
-        ));
+        self.wrong(format!("is {}; write {what}", article(self.value.type_str())));
     }
 
     /// Text.
@@ -279,21 +245,13 @@ impl<'a> Item<'a> {
             self.expected("a table");
             return None;
         };
-        Some(Section::new(
-            &self.reader,
-            self.path.clone(),
-            self.line,
-            table,
-        ))
+        Some(Section::new(&self.reader, self.path.clone(), self.line, table))
     }
 
     /// One of `choices`, by name.
     pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
-        let found = choices
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, value)| *value);
+        let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if found.is_none() {
             let names: Vec<String> = choices.iter().map(|(name, _)| (*name).to_owned()).collect();
             self.not_among(&text, &names);
@@ -323,23 +281,15 @@ impl<'a> Item<'a> {
     pub fn secret(&self) -> Option<SecretRef> {
         const SHAPE: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { value = \"…\" }";
         if self.value.as_str().is_some() {
-            self.wrong(format!(
-                "a secret is not written as plain text; write {SHAPE}"
-            ));
+            self.wrong(format!("a secret is not written as plain text; write {SHAPE}"));
             return None;
         }
         let section = self.section()?;
-        let (file, env, value) = (
-            section.take("file"),
-            section.take("env"),
-            section.take("value"),
-        );
+        let (file, env, value) = (section.take("file"), section.take("env"), section.take("value"));
         let given = [&file, &env, &value].into_iter().flatten().count();
         section.finish();
         if given != 1 {
-            self.wrong(format!(
-                "names {given} places; write exactly one of {SHAPE}"
-            ));
+            self.wrong(format!("names {given} places; write exactly one of {SHAPE}"));
             return None;
         }
         let (item, secret) = match (file, env, value) {
@@ -349,10 +299,7 @@ impl<'a> Item<'a> {
             (None, None, None) => return None,
         };
         if let Err(error) = secret.read() {
-            item.wrong(format!(
-                "{}; put the secret there first",
-                crate::refresher::chain(&error)
-            ));
+            item.wrong(format!("{}; put the secret there first", crate::refresher::chain(&error)));
             return None;
         }
         Some(secret)
@@ -408,11 +355,7 @@ mod tests {
 
     #[test]
     fn slips_are_recognised() {
-        let names = [
-            "client_secret".to_owned(),
-            "scope".to_owned(),
-            "host".to_owned(),
-        ];
+        let names = ["client_secret".to_owned(), "scope".to_owned(), "host".to_owned()];
         assert_eq!(nearest("client_secrt", &names), Some("client_secret"));
         assert_eq!(nearest("hots", &names), Some("host"));
         assert_eq!(nearest("audience", &names), None);

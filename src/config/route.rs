@@ -37,10 +37,7 @@ pub fn read_all(
     root: &Section<'_>,
     credentials: &Option<Vec<CredentialConfig>>,
 ) -> Option<Vec<RouteConfig>> {
-    let item = root.require(
-        "routes",
-        "at least one [[routes]] with upstream and credential",
-    )?;
+    let item = root.require("routes", "at least one [[routes]] with upstream and credential")?;
     let mut routes: Vec<RouteConfig> = Vec::new();
     let mut complete = true;
     for item in item.items() {
@@ -59,56 +56,35 @@ fn read(
 ) -> Option<RouteConfig> {
     let section = item.section()?;
     let credential = section
-        .require(
-            "credential",
-            "the name of one of the [credentials.NAME] tables",
-        )
+        .require("credential", "the name of one of the [credentials.NAME] tables")
         .and_then(|item| credential(&item, credentials));
     let name = name(&section, credential.as_deref(), earlier);
     let host = optional(&section, "host", host_name);
-    let path_prefix = section
-        .take("path_prefix")
-        .map_or(Some("/".to_owned()), |i| path_prefix(&i));
-    let methods = section
-        .take("methods")
-        .map_or(Some(Vec::new()), |item| methods(&item));
-    let allow_plaintext = section
-        .take("allow_plaintext")
-        .map_or(Some(false), |item| item.bool());
-    let tls = section
-        .take("tls")
-        .map_or(Some(TlsSettings::default()), |item| tls(&item));
+    let path_prefix = section.take("path_prefix").map_or(Some("/".to_owned()), |i| path_prefix(&i));
+    let methods = section.take("methods").map_or(Some(Vec::new()), |item| methods(&item));
+    let allow_plaintext = section.take("allow_plaintext").map_or(Some(false), |item| item.bool());
+    let tls = section.take("tls").map_or(Some(TlsSettings::default()), |item| tls(&item));
     let upstream = section
-        .require(
-            "upstream",
-            "the API's address, such as \"https://api.example.com\"",
-        )
+        .require("upstream", "the API's address, such as \"https://api.example.com\"")
         .and_then(|item| upstream(&item, tls?, allow_plaintext?));
-    let header = section
-        .take("header")
-        .map_or(Some(http::header::AUTHORIZATION), |item| header(&item));
-    let scheme = section
-        .take("scheme")
-        .map_or(Some(Scheme::Bearer), |item| scheme(&item));
+    let header =
+        section.take("header").map_or(Some(http::header::AUTHORIZATION), |item| header(&item));
+    let scheme = section.take("scheme").map_or(Some(Scheme::Bearer), |item| scheme(&item));
     let client_authorization =
-        section
-            .take("client_authorization")
-            .map_or(Some(ClientAuthorization::Replace), |item| {
-                item.choice(&[
-                    ("replace", ClientAuthorization::Replace),
-                    ("reject", ClientAuthorization::Reject),
-                    ("keep", ClientAuthorization::Keep),
-                ])
-            });
+        section.take("client_authorization").map_or(Some(ClientAuthorization::Replace), |item| {
+            item.choice(&[
+                ("replace", ClientAuthorization::Replace),
+                ("reject", ClientAuthorization::Reject),
+                ("keep", ClientAuthorization::Keep),
+            ])
+        });
     let replay = replay(section.take("replay"));
     let timeouts = timeouts(section.take("timeouts"));
     let wait = number(&section, "wait_ms", 5000, 0..=600_000);
-    let strip_cookies = section
-        .take("strip_cookies")
-        .map_or(Some(false), |item| item.bool());
-    let forwarded = section.take("forwarded").map_or(Some(false), |item| {
-        item.choice(&[("drop", false), ("keep", true)])
-    });
+    let strip_cookies = section.take("strip_cookies").map_or(Some(false), |item| item.bool());
+    let forwarded = section
+        .take("forwarded")
+        .map_or(Some(false), |item| item.choice(&[("drop", false), ("keep", true)]));
     section.finish();
     Some(RouteConfig {
         name: name?,
@@ -134,9 +110,7 @@ fn optional<T>(
     key: &str,
     read: impl Fn(&Item<'_>) -> Option<T>,
 ) -> Option<Option<T>> {
-    section
-        .take(key)
-        .map_or(Some(None), |item| read(&item).map(Some))
+    section.take(key).map_or(Some(None), |item| read(&item).map(Some))
 }
 
 fn credential(item: &Item<'_>, credentials: Option<&[CredentialConfig]>) -> Option<String> {
@@ -163,9 +137,7 @@ fn name(
     let Some(item) = section.take("name") else {
         let base = credential?;
         let numbered = (2..).map(|n| format!("{base}-{n}"));
-        return std::iter::once(base.to_owned())
-            .chain(numbered)
-            .find(|name| !taken(name));
+        return std::iter::once(base.to_owned()).chain(numbered).find(|name| !taken(name));
     };
     let name = item.text()?;
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -174,9 +146,7 @@ fn name(
         return None;
     }
     if taken(&name) {
-        item.wrong(format!(
-            "{name:?} is the name of an earlier route; write another one"
-        ));
+        item.wrong(format!("{name:?} is the name of an earlier route; write another one"));
         return None;
     }
     Some(name)
@@ -202,9 +172,7 @@ fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
                 && *method != Method::TRACE
         });
         if fit.is_none() {
-            item.wrong(format!(
-                "{text:?} is never forwarded; write methods such as \"GET\""
-            ));
+            item.wrong(format!("{text:?} is never forwarded; write methods such as \"GET\""));
         }
         fit
     };
@@ -219,12 +187,7 @@ fn upstream(item: &Item<'_>, tls: TlsSettings, allow_plaintext: bool) -> Option<
             return None;
         }
         let address = Address::Unix(PathBuf::from(path));
-        return Some(UpstreamConfig {
-            url,
-            address,
-            authority: "localhost".to_owned(),
-            tls: None,
-        });
+        return Some(UpstreamConfig { url, address, authority: "localhost".to_owned(), tls: None });
     }
     let parsed = http_url(item, &url, "https://api.example.com")?;
     if !matches!(parsed.target.as_str(), "" | "/") {
@@ -247,9 +210,7 @@ fn upstream(item: &Item<'_>, tls: TlsSettings, allow_plaintext: bool) -> Option<
 fn header(item: &Item<'_>) -> Option<HeaderName> {
     let text = item.text()?;
     let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
-        item.wrong(format!(
-            "{text:?} is no header name; write one such as \"authorization\""
-        ));
+        item.wrong(format!("{text:?} is no header name; write one such as \"authorization\""));
         return None;
     };
     if RESERVED.contains(&name.as_str()) || text.contains('_') {
@@ -266,10 +227,7 @@ fn scheme(item: &Item<'_>) -> Option<Scheme> {
     match text.as_str() {
         "" => Some(Scheme::Bare),
         "Bearer" => Some(Scheme::Bearer),
-        word if word
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') =>
-        {
+        word if word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') => {
             Some(Scheme::Other(text))
         }
         _ => {
@@ -281,10 +239,7 @@ fn scheme(item: &Item<'_>) -> Option<Scheme> {
 
 fn replay(item: Option<Item<'_>>) -> Option<ReplayConfig> {
     let Some(item) = item else {
-        return Some(ReplayConfig {
-            statuses: vec![401],
-            body_bytes: 64 << 10,
-        });
+        return Some(ReplayConfig { statuses: vec![401], body_bytes: 64 << 10 });
     };
     let section = item.section()?;
     let statuses = section.take("statuses").map_or(Some(vec![401]), |item| {
@@ -293,10 +248,7 @@ fn replay(item: Option<Item<'_>>) -> Option<ReplayConfig> {
     });
     let body_bytes = number(&section, "body_bytes", 64 << 10, 0..=64 << 20);
     section.finish();
-    Some(ReplayConfig {
-        statuses: statuses?,
-        body_bytes: usize::try_from(body_bytes?).ok()?,
-    })
+    Some(ReplayConfig { statuses: statuses?, body_bytes: usize::try_from(body_bytes?).ok()? })
 }
 
 fn timeouts(item: Option<Item<'_>>) -> Option<Timeouts> {
@@ -316,11 +268,7 @@ fn timeouts(item: Option<Item<'_>>) -> Option<Timeouts> {
     let response = milliseconds(&section, "response_ms", response);
     let idle = milliseconds(&section, "idle_ms", idle);
     section.finish();
-    Some(Timeouts {
-        connect: connect?,
-        response: response?,
-        idle: idle?,
-    })
+    Some(Timeouts { connect: connect?, response: response?, idle: idle? })
 }
 
 /// `tls = { … }`, of a route or a credential; what it names must load now.
@@ -330,9 +278,7 @@ pub fn tls(item: &Item<'_>) -> Option<TlsSettings> {
     let server_name = optional(&section, "server_name", host_name);
     let certificate = optional(&section, "client_cert", |item| item.path());
     let key = optional(&section, "client_key", |item| item.path());
-    let pins = section
-        .take("pin_sha256")
-        .map_or(Some(Vec::new()), |item| pins(&item));
+    let pins = section.take("pin_sha256").map_or(Some(Vec::new()), |item| pins(&item));
     section.finish();
     let identity = match (certificate?, key?) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -342,18 +288,11 @@ pub fn tls(item: &Item<'_>) -> Option<TlsSettings> {
             return None;
         }
     };
-    let settings = TlsSettings {
-        ca_file: ca_file?,
-        pins: pins?,
-        server_name: server_name?,
-        identity,
-    };
+    let settings =
+        TlsSettings { ca_file: ca_file?, pins: pins?, server_name: server_name?, identity };
     let needs_files = settings.ca_file.is_some() || settings.identity.is_some();
     if let (true, Err(error)) = (needs_files, crate::tls::client(&settings)) {
-        item.wrong(format!(
-            "{}; write the path of a PEM file",
-            crate::refresher::chain(&error)
-        ));
+        item.wrong(format!("{}; write the path of a PEM file", crate::refresher::chain(&error)));
         return None;
     }
     Some(settings)
@@ -362,10 +301,7 @@ pub fn tls(item: &Item<'_>) -> Option<TlsSettings> {
 fn pins(item: &Item<'_>) -> Option<Vec<crate::tls::Pin>> {
     let pin = |item: &Item<'_>| {
         let text = item.text()?;
-        let pin = STANDARD
-            .decode(&text)
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok());
+        let pin = STANDARD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
         if pin.is_none() {
             item.wrong(
                 "is no pin; write the base64 of the SHA-256 of the certificate's public key (44 \

@@ -15,25 +15,15 @@ pub fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
         return Some(default());
     };
     let section = item.section()?;
-    let allow_remote = section
-        .take("allow_remote")
-        .map_or(Some(false), |item| item.bool());
-    let listen = section
-        .take("listen")
-        .map_or(Some(vec![Listen::Tcp(LISTEN)]), |item| {
-            listeners(&item, allow_remote == Some(true))
-        });
-    let admin = section
-        .take("admin")
-        .map_or(Some(ADMIN), |item| socket(&item, &item.text()?));
+    let allow_remote = section.take("allow_remote").map_or(Some(false), |item| item.bool());
+    let listen = section.take("listen").map_or(Some(vec![Listen::Tcp(LISTEN)]), |item| {
+        listeners(&item, allow_remote == Some(true))
+    });
+    let admin = section.take("admin").map_or(Some(ADMIN), |item| socket(&item, &item.text()?));
     let threads = number(&section, "threads", 1, 1..=256);
-    let hosts = section
-        .take("allowed_hosts")
-        .map_or(Some(Vec::new()), |item| allowed_hosts(&item));
+    let hosts = section.take("allowed_hosts").map_or(Some(Vec::new()), |item| allowed_hosts(&item));
     let grace = number(&section, "shutdown_grace_seconds", 30, 0..=3600);
-    let limits = section
-        .take("limits")
-        .map_or(Some(default().limits), |item| limits(&item));
+    let limits = section.take("limits").map_or(Some(default().limits), |item| limits(&item));
     section.finish();
     Some(ServerConfig {
         listen: listen?,
@@ -65,11 +55,8 @@ fn default() -> ServerConfig {
 }
 
 fn listeners(item: &Item<'_>, allow_remote: bool) -> Option<Vec<Listen>> {
-    let listen: Option<Vec<Listen>> = item
-        .items()
-        .iter()
-        .map(|item| listener(item, allow_remote))
-        .collect();
+    let listen: Option<Vec<Listen>> =
+        item.items().iter().map(|item| listener(item, allow_remote)).collect();
     if listen.as_ref().is_some_and(Vec::is_empty) {
         item.wrong("is empty; write at least one address, such as [\"127.0.0.1:8080\"]");
         return None;
@@ -163,7 +150,5 @@ pub fn number(
     default: u64,
     range: std::ops::RangeInclusive<u64>,
 ) -> Option<u64> {
-    section
-        .take(key)
-        .map_or(Some(default), |item| item.number(range))
+    section.take(key).map_or(Some(default), |item| item.number(range))
 }

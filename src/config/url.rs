@@ -37,10 +37,7 @@ pub fn http_url(item: &Item<'_>, text: &str, example: &str) -> Option<HttpUrl> {
         Some("http") => false,
         _ => return wrong("does not begin with https:// or http://"),
     };
-    let Some(authority) = uri
-        .authority()
-        .filter(|authority| !authority.host().is_empty())
-    else {
+    let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
         return wrong("has no host");
     };
     if authority.as_str().contains('@') {
@@ -50,17 +47,10 @@ pub fn http_url(item: &Item<'_>, text: &str, example: &str) -> Option<HttpUrl> {
     let target = uri.path_and_query().map_or("", |target| target.as_str());
     Some(HttpUrl {
         secure,
-        host: authority
-            .host()
-            .trim_matches(['[', ']'])
-            .to_ascii_lowercase(),
+        host: authority.host().trim_matches(['[', ']']).to_ascii_lowercase(),
         port: authority.port_u16().unwrap_or(default_port),
         authority: authority.as_str().to_owned(),
-        target: if text.ends_with(authority.as_str()) {
-            String::new()
-        } else {
-            target.to_owned()
-        },
+        target: if text.ends_with(authority.as_str()) { String::new() } else { target.to_owned() },
     })
 }
 
@@ -84,11 +74,7 @@ pub fn check_plaintext(item: &Item<'_>, url: &HttpUrl, allowed: bool) -> Option<
 
 /// Reads a dialect's host: `name`, `name:port`, an address, or a URL without a path for loopback.
 pub fn host(item: &Item<'_>, text: &str, allow_plaintext: bool) -> Option<String> {
-    let full = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("https://{text}")
-    };
+    let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let url = http_url(item, &full, "https://idp.example")?;
     if !url.target.is_empty() {
         item.wrong(

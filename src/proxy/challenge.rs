@@ -27,11 +27,7 @@ fn line_invites(line: &str) -> bool {
         } else {
             invites |= bearer == Bearer::Invites;
             let is_bearer = first.eq_ignore_ascii_case("bearer");
-            bearer = if is_bearer {
-                Bearer::Invites
-            } else {
-                Bearer::Absent
-            };
+            bearer = if is_bearer { Bearer::Invites } else { Bearer::Absent };
             rest
         };
         if let (Bearer::Invites, Some((name, value))) = (bearer, parameter.split_once('='))

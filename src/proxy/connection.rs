@@ -41,10 +41,7 @@ where
     let limits = current.limits;
     let now = Moment::now().mono;
     let watchdog = Arc::new(Watchdog::new(now, limits.idle_time, limits.head_time));
-    let io = Noticing {
-        io: TokioIo::new(io),
-        watchdog: Arc::clone(&watchdog),
-    };
+    let io = Noticing { io: TokioIo::new(io), watchdog: Arc::clone(&watchdog) };
     let dog = Arc::clone(&watchdog);
     let seen = RefCell::new((routes, current));
     let service = service_fn(move |request: Request<Incoming>| {

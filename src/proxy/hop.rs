@@ -79,24 +79,15 @@ pub fn strip_response(headers: &mut HeaderMap, strip_cookies: bool) -> Result<()
 /// Trailers never carry what would have been stripped or injected as a header (RFC 9110 §6.5.1).
 pub fn strip_trailers(trailers: &mut HeaderMap, injected: Option<&HeaderName>) {
     strip_hop_by_hop(trailers);
-    for name in [
-        &CONNECTION,
-        &CONTENT_LENGTH,
-        &HOST,
-        &header::AUTHORIZATION,
-        &COOKIE,
-        &SET_COOKIE,
-    ] {
+    for name in [&CONNECTION, &CONTENT_LENGTH, &HOST, &header::AUTHORIZATION, &COOKIE, &SET_COOKIE]
+    {
         trailers.remove(name);
     }
     if let Some(injected) = injected {
         trailers.remove(injected);
     }
-    let underscored: Vec<_> = trailers
-        .keys()
-        .filter(|name| name.as_str().contains('_'))
-        .cloned()
-        .collect();
+    let underscored: Vec<_> =
+        trailers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
     for name in underscored {
         trailers.remove(name);
     }
@@ -148,11 +139,8 @@ fn is_unwanted(name: &HeaderName, policy: &Policy<'_>) -> bool {
 }
 
 fn strip_unwanted(headers: &mut HeaderMap, policy: &Policy<'_>) {
-    let unwanted: Vec<_> = headers
-        .keys()
-        .filter(|name| is_unwanted(name, policy))
-        .cloned()
-        .collect();
+    let unwanted: Vec<_> =
+        headers.keys().filter(|name| is_unwanted(name, policy)).cloned().collect();
     for name in unwanted {
         headers.remove(name);
     }
@@ -164,11 +152,7 @@ fn strip_nominated(headers: &mut HeaderMap) -> Result<(), Reason> {
     let mut nominated = Vec::new();
     for line in headers.get_all(CONNECTION) {
         let line = line.to_str().map_err(|_| Reason::BadRequest)?;
-        for name in line
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-        {
+        for name in line.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Reason::BadRequest)?;
             nominated.push(name);
         }
@@ -218,10 +202,8 @@ mod tests {
     fn strip(lines: &[(&str, &str)], policy: &Policy<'_>) -> Result<Vec<String>, Reason> {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                value.parse().unwrap(),
-            );
+            headers
+                .append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
         strip_request(&mut headers, policy, &HeaderValue::from_static("1.1 us"))?;
         let text = |(name, value): (&HeaderName, &HeaderValue)| {
@@ -256,13 +238,8 @@ mod tests {
             ],
             &POLICY,
         );
-        let expected = [
-            "host: h",
-            "content-length: 3",
-            "cookie: a=b",
-            "accept: */*",
-            "via: 1.1 us",
-        ];
+        let expected =
+            ["host: h", "content-length: 3", "cookie: a=b", "accept: */*", "via: 1.1 us"];
         let mut kept = kept.unwrap();
         kept.sort();
         let mut expected = expected.map(str::to_owned).to_vec();
@@ -285,15 +262,8 @@ mod tests {
         );
         assert_eq!(kept.unwrap(), ["via: 1.1 us"]);
         let custom = HeaderName::from_static("x-api-key");
-        let policy = Policy {
-            injected: &custom,
-            strip_cookies: true,
-            ..POLICY
-        };
-        let kept = strip(
-            &[("X-Api-Key", "e"), ("x_api-key", "e"), ("cookie", "a")],
-            &policy,
-        );
+        let policy = Policy { injected: &custom, strip_cookies: true, ..POLICY };
+        let kept = strip(&[("X-Api-Key", "e"), ("x_api-key", "e"), ("cookie", "a")], &policy);
         assert_eq!(kept.unwrap(), ["via: 1.1 us"]);
     }
 
@@ -307,14 +277,8 @@ mod tests {
     #[test]
     fn too_many_or_malformed_nominations_are_refused() {
         let names = ["a"; MAX_NOMINATED + 1].join(",");
-        assert_eq!(
-            strip(&[("connection", &names)], &POLICY),
-            Err(Reason::BadRequest)
-        );
-        assert_eq!(
-            strip(&[("connection", "a b")], &POLICY),
-            Err(Reason::BadRequest)
-        );
+        assert_eq!(strip(&[("connection", &names)], &POLICY), Err(Reason::BadRequest));
+        assert_eq!(strip(&[("connection", "a b")], &POLICY), Err(Reason::BadRequest));
         assert!(strip(&[("connection", &["a"; MAX_NOMINATED].join(","))], &POLICY).is_ok());
     }
 }

@@ -192,16 +192,8 @@ impl Worker {
         routes: watch::Receiver<Arc<Routes>>,
         drain: Arc<Drain>,
     ) -> io::Result<Self> {
-        let listeners = listeners
-            .iter()
-            .map(Bound::try_clone)
-            .collect::<io::Result<_>>()?;
-        Ok(Self {
-            name: format!("proxy-{index}"),
-            listeners,
-            routes,
-            drain,
-        })
+        let listeners = listeners.iter().map(Bound::try_clone).collect::<io::Result<_>>()?;
+        Ok(Self { name: format!("proxy-{index}"), listeners, routes, drain })
     }
 
     /// Accepts until draining begins; connections go on by themselves.

@@ -132,10 +132,7 @@ pub fn response(reason: Reason) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert("bearerd-reason", HeaderValue::from_static(reason.as_str()));
     match reason {
         // Rounded up: coming back early would only earn the same answer.

@@ -58,12 +58,7 @@ impl Relay {
         watchdog: Arc<Watchdog>,
         record: Option<Record>,
     ) -> Self {
-        let mut relay = Self {
-            body,
-            lease: Some(lease),
-            watchdog,
-            _record: record,
-        };
+        let mut relay = Self { body, lease: Some(lease), watchdog, _record: record };
         relay.release_if_done();
         relay
     }
@@ -179,12 +174,7 @@ impl Record {
     #[must_use]
     pub fn begin(route: Arc<Route>, watchdog: Arc<Watchdog>, started: Moment) -> Self {
         route.metrics.begin();
-        Self {
-            route,
-            watchdog,
-            started,
-            status: 0,
-        }
+        Self { route, watchdog, started, status: 0 }
     }
 
     /// The status that the caller sees.

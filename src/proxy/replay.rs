@@ -26,10 +26,7 @@ impl Budget {
     /// At most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            held: AtomicUsize::new(0),
-        }
+        Self { limit, held: AtomicUsize::new(0) }
     }
 
     fn take(&self, bytes: usize) -> bool {
@@ -82,10 +79,7 @@ impl Outbound {
         }
         let known_too_large = body.size_hint().lower() > limit as u64;
         if limit == 0 || known_too_large {
-            return Self::Once {
-                body,
-                injected: injected.clone(),
-            };
+            return Self::Once { body, injected: injected.clone() };
         }
         let copy = Copy {
             body,
@@ -96,10 +90,7 @@ impl Outbound {
             budget: Arc::clone(budget),
             injected: injected.clone(),
         };
-        Self::Kept {
-            copy: Arc::new(Mutex::new(copy)),
-            position: Position::default(),
-        }
+        Self::Kept { copy: Arc::new(Mutex::new(copy)), position: Position::default() }
     }
 
     /// What another sending takes; `None` if the body cannot be sent again.
@@ -125,10 +116,7 @@ impl Handle {
         };
         let whole = lock(copy).kept.is_some();
         let position = Position::default();
-        whole.then(|| Outbound::Kept {
-            copy: Arc::clone(copy),
-            position,
-        })
+        whole.then(|| Outbound::Kept { copy: Arc::clone(copy), position })
     }
 
     /// True if there is no body at all.
@@ -171,10 +159,7 @@ impl Copy {
         position: &mut Position,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Some(rest) = self
-            .kept
-            .as_ref()
-            .and_then(|kept| kept.get(position.bytes..))
+        if let Some(rest) = self.kept.as_ref().and_then(|kept| kept.get(position.bytes..))
             && !rest.is_empty()
         {
             let data = Bytes::copy_from_slice(rest);
@@ -214,10 +199,7 @@ impl Copy {
 
     /// All of it has been passed on by a sending that stands at `position`.
     fn is_end(&self, position: &Position) -> bool {
-        let copy_sent = self
-            .kept
-            .as_ref()
-            .is_none_or(|kept| position.bytes >= kept.len());
+        let copy_sent = self.kept.as_ref().is_none_or(|kept| position.bytes >= kept.len());
         let trailers_sent = self.trailers.is_none() || position.trailers;
         copy_sent && trailers_sent && (self.ended || self.body.is_end_stream())
     }
@@ -273,11 +255,9 @@ impl Body for Outbound {
             Self::Once { body, .. } => body.size_hint(),
             Self::Kept { copy, position } => {
                 let copy = lock(copy);
-                let pending = copy
-                    .kept
-                    .as_ref()
-                    .map_or(0, |kept| kept.len().saturating_sub(position.bytes))
-                    as u64;
+                let pending =
+                    copy.kept.as_ref().map_or(0, |kept| kept.len().saturating_sub(position.bytes))
+                        as u64;
                 let rest = copy.body.size_hint();
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower() + pending);

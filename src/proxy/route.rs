@@ -48,11 +48,7 @@ impl Route {
     }
 
     fn matches(&self, host: &str, path: &str) -> bool {
-        let host_fits = self
-            .config
-            .host
-            .as_ref()
-            .is_none_or(|wanted| wanted == host);
+        let host_fits = self.config.host.as_ref().is_none_or(|wanted| wanted == host);
         host_fits && under(path, &self.config.path_prefix)
     }
 
@@ -89,13 +85,8 @@ pub struct Routes {
 /// The host names that listeners answer to by themselves.
 #[must_use]
 pub fn own_hosts(listeners: &[SocketAddr]) -> HashSet<String> {
-    let mut hosts: HashSet<String> = ["localhost", "127.0.0.1", "[::1]"]
-        .map(str::to_owned)
-        .into();
-    for address in listeners
-        .iter()
-        .filter(|address| !address.ip().is_unspecified())
-    {
+    let mut hosts: HashSet<String> = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into();
+    for address in listeners.iter().filter(|address| !address.ip().is_unspecified()) {
         hosts.insert(match address.ip() {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
@@ -114,10 +105,7 @@ impl Routes {
         if head.method == Method::TRACE || head.method == Method::CONNECT {
             return Err(Reason::MethodNotAllowed);
         }
-        let target = head
-            .uri
-            .path_and_query()
-            .map_or("", |target| target.as_str());
+        let target = head.uri.path_and_query().map_or("", |target| target.as_str());
         if target.len() > self.limits.target_bytes {
             return Err(Reason::TooLarge);
         }
@@ -142,19 +130,12 @@ impl Routes {
             }
             return Ok(route);
         }
-        Err(if method_refused {
-            Reason::MethodNotAllowed
-        } else {
-            Reason::NoRoute
-        })
+        Err(if method_refused { Reason::MethodNotAllowed } else { Reason::NoRoute })
     }
 
     fn answers_to(&self, host: &str) -> bool {
         self.hosts.contains(host)
-            || self
-                .routes
-                .iter()
-                .any(|route| route.config.host.as_deref() == Some(host))
+            || self.routes.iter().any(|route| route.config.host.as_deref() == Some(host))
     }
 
     /// A page from elsewhere must not use the token (a browser tells where a request comes from).
@@ -166,11 +147,7 @@ impl Routes {
                 .and_then(|origin| origin.split_once("://"))
                 .and_then(|(_, authority)| without_port(authority))
                 .is_some_and(|host| self.answers_to(&host));
-            return if known {
-                Ok(())
-            } else {
-                Err(Reason::OriginNotAllowed)
-            };
+            return if known { Ok(()) } else { Err(Reason::OriginNotAllowed) };
         }
         match headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
             None | Some(b"same-origin" | b"none") => Ok(()),
@@ -181,14 +158,9 @@ impl Routes {
     /// RFC 9110 §7.6.3: our own pseudonym in `Via` is a loop.
     fn check_loop(&self, headers: &HeaderMap) -> Result<(), Reason> {
         let ours = |line: &HeaderValue| {
-            line.to_str()
-                .is_ok_and(|line| line.contains(self.pseudonym.as_str()))
+            line.to_str().is_ok_and(|line| line.contains(self.pseudonym.as_str()))
         };
-        if headers.get_all(VIA).iter().any(ours) {
-            Err(Reason::Loop)
-        } else {
-            Ok(())
-        }
+        if headers.get_all(VIA).iter().any(ours) { Err(Reason::Loop) } else { Ok(()) }
     }
 }
 
@@ -219,16 +191,10 @@ fn without_port(authority: &str) -> Option<String> {
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => (authority, ""),
     };
-    let bracketed = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let valid = match bracketed {
-        Some(ip) => ip
-            .bytes()
-            .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')),
-        None => host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
+        Some(ip) => ip.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')),
+        None => host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
     };
     let port_valid = port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
     (valid && port_valid && !host.is_empty()).then(|| host.to_ascii_lowercase())
@@ -246,12 +212,8 @@ fn path<'u>(uri: &'u Uri, method: &Method) -> Result<&'u str, Reason> {
 /// Spellings that an upstream may read as another path than the one that was judged.
 fn is_ambiguous(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
-    let encoded = ["%2e", "%2f", "%5c", "%00"]
-        .iter()
-        .any(|code| lower.contains(code));
-    let dots = path
-        .split('/')
-        .any(|segment| segment == "." || segment == "..");
+    let encoded = ["%2e", "%2f", "%5c", "%00"].iter().any(|code| lower.contains(code));
+    let dots = path.split('/').any(|segment| segment == "." || segment == "..");
     encoded || dots || path.contains("//") || path.contains(['\\', ';'])
 }
 
@@ -300,9 +262,9 @@ mod tests {
 
     #[test]
     fn ambiguous_paths_are_recognised() {
-        for path in [
-            "/a/../b", "/a/./b", "/a%2Eb", "/a%2f", "/a%5Cb", "/a\\b", "//a", "/a;b", "/%00",
-        ] {
+        for path in
+            ["/a/../b", "/a/./b", "/a%2Eb", "/a%2f", "/a%5Cb", "/a\\b", "//a", "/a;b", "/%00"]
+        {
             assert!(is_ambiguous(path), "{path}");
         }
         for path in ["/a.b/..c", "/a%20b", "/a~b", "/a-b_c"] {

@@ -61,11 +61,7 @@ impl Upstream {
     #[must_use]
     pub fn new(peer: Peer, connect_timeout: Duration) -> Self {
         static SLOTS: AtomicUsize = AtomicUsize::new(0);
-        Self {
-            peer,
-            connect_timeout,
-            slot: SLOTS.fetch_add(1, Ordering::Relaxed),
-        }
+        Self { peer, connect_timeout, slot: SLOTS.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// A connection that can take a request: a pooled one, else a new one.
@@ -74,11 +70,7 @@ impl Upstream {
     /// There is none to be had.
     pub async fn lease(&self, now: Instant) -> Result<Lease, UpstreamError> {
         if let Some(connection) = take(self.slot, now) {
-            return Ok(Lease {
-                connection: Some(connection),
-                slot: self.slot,
-                pooled: true,
-            });
+            return Ok(Lease { connection: Some(connection), slot: self.slot, pooled: true });
         }
         self.connect(now).await
     }
@@ -91,16 +83,8 @@ impl Upstream {
         let stream = self.peer.connect(now + self.connect_timeout).await?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(UpstreamError::Protocol)?;
-        let connection = Connection {
-            sender,
-            driver,
-            idle_since: now,
-        };
-        Ok(Lease {
-            connection: Some(connection),
-            slot: self.slot,
-            pooled: false,
-        })
+        let connection = Connection { sender, driver, idle_since: now };
+        Ok(Lease { connection: Some(connection), slot: self.slot, pooled: false })
     }
 }
 
@@ -137,10 +121,7 @@ impl Lease {
             // The connection completes the response within this very poll, so the response needs
             // no waker of its own; with one, every response would cause a second, idle poll.
             let ended = Pin::new(&mut *driver).poll(cx).is_ready();
-            match response
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
-            {
+            match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 // The end of the connection completes it too, on the next poll.
                 Poll::Pending if ended => {
                     cx.waker().wake_by_ref();
@@ -154,11 +135,7 @@ impl Lease {
             let unsent = failure.take_message();
             let error = failure.into_error();
             let stale = pooled && (error.is_incomplete_message() || error.is_closed());
-            Box::new(Failed {
-                error: UpstreamError::Protocol(error),
-                unsent,
-                stale,
-            })
+            Box::new(Failed { error: UpstreamError::Protocol(error), unsent, stale })
         })
     }
 

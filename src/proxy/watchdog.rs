@@ -124,10 +124,7 @@ impl Watchdog {
     }
 
     fn set(&self, deadline: Instant) {
-        self.deadline.store(
-            millis(deadline.saturating_duration_since(self.origin)),
-            Relaxed,
-        );
+        self.deadline.store(millis(deadline.saturating_duration_since(self.origin)), Relaxed);
     }
 }
 
@@ -149,10 +146,7 @@ mod tests {
         let dog = Watchdog::new(start, 60 * SECOND, 10 * SECOND);
         dog.request(start + SECOND, SECOND);
         dog.progress();
-        assert_eq!(
-            dog.judge(start + SECOND),
-            Verdict::Later(start + 2 * SECOND)
-        );
+        assert_eq!(dog.judge(start + SECOND), Verdict::Later(start + 2 * SECOND));
         assert_eq!(dog.judge(start + 2 * SECOND), Verdict::Expired);
         assert!(dog.expired());
         assert_eq!(dog.judge(start + 3 * SECOND), Verdict::Abandoned);
@@ -170,11 +164,7 @@ mod tests {
             dog.head_begins(now);
             dog.progress();
             assert!(!dog.awaits_head());
-            assert_eq!(
-                dog.deadline(),
-                now + 10 * SECOND,
-                "later bytes do not extend it"
-            );
+            assert_eq!(dog.deadline(), now + 10 * SECOND, "later bytes do not extend it");
             dog.request(now + SECOND, SECOND);
             dog.rest(now + SECOND);
             assert_eq!(dog.deadline(), now + 61 * SECOND);

@@ -40,19 +40,14 @@ impl Storm {
             }
             _ => 1,
         };
-        self.last = Some(Strike {
-            at: now,
-            streak,
-            interval: storm_interval(streak, min_interval),
-        });
+        self.last =
+            Some(Strike { at: now, streak, interval: storm_interval(streak, min_interval) });
     }
 
     /// Until when requests need not wait for a replacement: from the second refused token in a row
     /// on, another one is not expected to help. A single refusal is worth the short wait.
     pub fn bars_waiting(&self) -> Option<Moment> {
-        self.last
-            .filter(|strike| strike.streak > 1)
-            .and(self.clears_at())
+        self.last.filter(|strike| strike.streak > 1).and(self.clears_at())
     }
 }
 
@@ -78,11 +73,7 @@ mod tests {
         assert_eq!(gaps, [1, 2, 4, 8, 16]);
         now = now.plus(SECOND * 16 * FORGET_AFTER);
         storm.strike(now, SECOND);
-        assert_eq!(
-            storm.clears_at().unwrap().remaining(now),
-            SECOND,
-            "forgotten"
-        );
+        assert_eq!(storm.clears_at().unwrap().remaining(now), SECOND, "forgotten");
     }
 
     #[test]

@@ -30,12 +30,7 @@ pub fn source(config: &CredentialConfig) -> Source {
     let default_lifetime = config.refresh.default_lifetime;
     match &config.source {
         SourceConfig::File(path) => Source::File(FileSource::new(path.clone(), default_lifetime)),
-        SourceConfig::Dialect {
-            dialect,
-            values,
-            params,
-            tls,
-        } => {
+        SourceConfig::Dialect { dialect, values, params, tls } => {
             let endpoint = Endpoint::new(tls.clone());
             let (dialect, values, params) = (Arc::clone(dialect), values.clone(), params.clone());
             let source = DialectSource::new(dialect, values, params, endpoint, default_lifetime);
@@ -48,10 +43,7 @@ pub fn source(config: &CredentialConfig) -> Source {
 #[must_use]
 pub fn refresher(config: &CredentialConfig, metrics: &Metrics) -> (Refresher<Source>, Credential) {
     let (publisher, credential) = publish(&config.name);
-    let store = config
-        .store
-        .clone()
-        .map(|path| Store::File(FileStore::new(path)));
+    let store = config.store.clone().map(|path| Store::File(FileStore::new(path)));
     let refresher = Refresher {
         name: config.name.clone(),
         source: source(config),
@@ -95,11 +87,7 @@ impl Refreshers {
     /// None yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            metrics,
-            running: HashMap::new(),
-            pending: Vec::new(),
-        }
+        Self { metrics, running: HashMap::new(), pending: Vec::new() }
     }
 
     /// Prepares what `config` asks for; [`Refreshers::spawn`] sets it going. A credential whose
@@ -118,10 +106,7 @@ impl Refreshers {
         for removed in former.into_values() {
             self.pending.push(Box::pin(removed.stop(deadline)));
         }
-        let in_order = config
-            .credentials
-            .iter()
-            .filter_map(|c| self.running.get(&c.name));
+        let in_order = config.credentials.iter().filter_map(|c| self.running.get(&c.name));
         in_order.map(|running| running.credential.clone()).collect()
     }
 
@@ -137,31 +122,19 @@ impl Refreshers {
             refresher.run(stopped).await;
             drop(end);
         }));
-        Running {
-            config: config.clone(),
-            credential,
-            stop,
-            ended,
-        }
+        Running { config: config.clone(), credential, stop, ended }
     }
 
     /// Sets everything prepared going, on the runtime that this is called on.
     #[allow(clippy::disallowed_methods)] // one of the two places that spawn
     pub fn spawn(&mut self) {
-        self.pending
-            .drain(..)
-            .for_each(|task| drop(tokio::spawn(task)));
+        self.pending.drain(..).for_each(|task| drop(tokio::spawn(task)));
     }
 
     /// Tells the credentials that read one of `paths` to look at it.
     pub fn look_again(&self, paths: &[PathBuf]) {
         for running in self.running.values() {
-            if running
-                .config
-                .files()
-                .iter()
-                .any(|file| paths.contains(file))
-            {
+            if running.config.files().iter().any(|file| paths.contains(file)) {
                 running.credential.look_again();
             }
         }

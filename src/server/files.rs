@@ -36,12 +36,8 @@ impl Files {
         let wake = Arc::clone(&event);
         // Without a watcher (out of inotify instances, say) the timer does.
         let watcher = notify::recommended_watcher(move |_| wake.notify_one()).ok();
-        let mut files = Self {
-            seen: BTreeMap::new(),
-            directories: BTreeSet::new(),
-            watcher,
-            event,
-        };
+        let mut files =
+            Self { seen: BTreeMap::new(), directories: BTreeSet::new(), watcher, event };
         files.watch(paths);
         files
     }
@@ -50,11 +46,7 @@ impl Files {
     pub fn watch(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
         let mut seen = BTreeMap::new();
         for path in paths {
-            let print = self
-                .seen
-                .get(&path)
-                .copied()
-                .unwrap_or_else(|| fingerprint(&path));
+            let print = self.seen.get(&path).copied().unwrap_or_else(|| fingerprint(&path));
             self.watch_directory(&path);
             seen.insert(path, print);
         }
@@ -62,9 +54,7 @@ impl Files {
     }
 
     fn watch_directory(&mut self, path: &Path) {
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = parent.unwrap_or(Path::new(".")).to_owned();
         if let Some(watcher) = &mut self.watcher
             && self.directories.insert(directory.clone())
@@ -100,10 +90,6 @@ impl Files {
 
 fn fingerprint(path: &Path) -> Option<Fingerprint> {
     // A FIFO would block; whatever is no regular file is reported when it is used.
-    std::fs::metadata(path)
-        .ok()
-        .filter(std::fs::Metadata::is_file)?;
-    std::fs::read(path)
-        .ok()
-        .map(|content| Fingerprint::of(&content))
+    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    std::fs::read(path).ok().map(|content| Fingerprint::of(&content))
 }

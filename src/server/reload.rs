@@ -64,10 +64,7 @@ impl Reload {
         match result {
             Ok(()) => info!("configuration reloaded"),
             Err(error) => {
-                error!(
-                    error = chain(&error),
-                    "configuration not reloaded, the former one stays"
-                );
+                error!(error = chain(&error), "configuration not reloaded, the former one stays");
             }
         }
     }
@@ -79,10 +76,7 @@ impl Reload {
             (now.listen == new.listen, "server.listen"),
             (now.admin == new.admin, "server.admin"),
             (now.threads == new.threads, "server.threads"),
-            (
-                now.shutdown_grace == new.shutdown_grace,
-                "server.shutdown_grace_seconds",
-            ),
+            (now.shutdown_grace == new.shutdown_grace, "server.shutdown_grace_seconds"),
         ] {
             if !same {
                 return Err(ServerError::NeedsRestart(key));
@@ -94,10 +88,7 @@ impl Reload {
         refreshers.spawn();
         let routes = Arc::new(self.wiring.routes(&config, &credentials)?);
         self.routes.send_replace(Arc::clone(&routes));
-        self.snapshot.send_replace(Arc::new(Snapshot {
-            credentials,
-            routes,
-        }));
+        self.snapshot.send_replace(Arc::new(Snapshot { credentials, routes }));
         for warning in &config.warnings {
             warn!("{warning}");
         }
@@ -113,11 +104,7 @@ impl Reload {
 
     /// True for a file whose content is part of the configuration; a secret is read at each use.
     fn shapes(&self, path: &PathBuf) -> bool {
-        let secret = self
-            .config
-            .credentials
-            .iter()
-            .any(|c| c.files().contains(path));
+        let secret = self.config.credentials.iter().any(|c| c.files().contains(path));
         !secret || *path == self.path
     }
 }

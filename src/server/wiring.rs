@@ -55,13 +55,7 @@ impl Wiring {
         // Unlike that of any other process, or two sidecars in a row would look like a loop.
         let pseudonym = format!("bearerd-{:08x}", fastrand::u32(..));
         let (upstreams, route_metrics) = (HashMap::new(), HashMap::new());
-        Self {
-            metrics,
-            addresses,
-            pseudonym,
-            upstreams,
-            route_metrics,
-        }
+        Self { metrics, addresses, pseudonym, upstreams, route_metrics }
     }
 
     /// Whether the routes of `config` can be wired, before anything is touched.
@@ -69,10 +63,7 @@ impl Wiring {
     /// # Errors
     /// As [`Wiring::routes`].
     pub fn check(&self, config: &Config) -> Result<(), WiringError> {
-        config
-            .routes
-            .iter()
-            .try_for_each(|route| peer(route).map(drop))
+        config.routes.iter().try_for_each(|route| peer(route).map(drop))
     }
 
     /// The routes of `config`.
@@ -129,10 +120,7 @@ impl Wiring {
 
 fn key(upstream: &UpstreamConfig, connect: Duration) -> UpstreamKey {
     let files = upstream.tls.iter().flat_map(|tls| {
-        let identity = tls
-            .identity
-            .iter()
-            .flat_map(|(certificate, key)| [certificate, key]);
+        let identity = tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
         tls.ca_file.iter().chain(identity)
     });
     let prints: Vec<String> = files.map(content).collect();
@@ -148,19 +136,12 @@ fn peer(route: &RouteConfig) -> Result<Peer, WiringError> {
     let tls = match (&upstream.tls, &upstream.address) {
         (Some(settings), Address::Tcp(host, _)) => {
             let name = settings.server_name.clone().unwrap_or_else(|| host.clone());
-            let name = name
-                .try_into()
-                .map_err(|_| WiringError::Name(route.name.clone()))?;
-            let config = tls::client(settings).map_err(|source| WiringError::Tls {
-                route: route.name.clone(),
-                source,
-            })?;
+            let name = name.try_into().map_err(|_| WiringError::Name(route.name.clone()))?;
+            let config = tls::client(settings)
+                .map_err(|source| WiringError::Tls { route: route.name.clone(), source })?;
             Some((config, name))
         }
         _ => None,
     };
-    Ok(Peer {
-        address: upstream.address.clone(),
-        tls,
-    })
+    Ok(Peer { address: upstream.address.clone(), tls })
 }

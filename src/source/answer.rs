@@ -37,10 +37,7 @@ pub struct Refusal {
 
 impl From<FetchError> for Refusal {
     fn from(error: FetchError) -> Self {
-        Self {
-            error,
-            try_next: false,
-        }
+        Self { error, try_next: false }
     }
 }
 
@@ -62,23 +59,13 @@ pub fn read(
         error.retry_after = retry_after;
         error
     };
-    if let Some(matcher) = matchers
-        .iter()
-        .find(|m| matches(m, answer, document.as_ref()))
-    {
+    if let Some(matcher) = matchers.iter().find(|m| matches(m, answer, document.as_ref())) {
         let mut error = FetchError::new(matcher.class, matcher.reason);
         error.matcher = Some(matcher.id.clone());
         error.hint.clone_from(&matcher.hint);
-        return Err(Refusal {
-            error: finish(error),
-            try_next: matcher.try_next,
-        });
+        return Err(Refusal { error: finish(error), try_next: matcher.try_next });
     }
-    let text = |pointer| {
-        document
-            .as_ref()
-            .and_then(|document| document.text(pointer))
-    };
+    let text = |pointer| document.as_ref().and_then(|document| document.text(pointer));
     if let Some(error) = common_refusal(answer.status, text("/error")) {
         return Err(finish(error).into());
     }
@@ -89,16 +76,12 @@ pub fn read(
         Refusal::from(finish(error))
     };
     let (true, Some(document)) = (accepted, &document) else {
-        return Err(unusable(
-            "the answer is not in the form that its dialect names",
-        ));
+        return Err(unusable("the answer is not in the form that its dialect names"));
     };
     let value = document.text(&ok.access_token);
     let value = value.ok_or_else(|| unusable("the answer holds no access token"))?;
     if !type_understood(document, ok) {
-        return Err(unusable(
-            "the answer's token_type is not one that can be injected",
-        ));
+        return Err(unusable("the answer's token_type is not one that can be injected"));
     }
     let life = expiry::lifetime(&ok.expiry, document, value, now);
     if life.skewed {
@@ -111,10 +94,7 @@ pub fn read(
     let token = access_token(Secret::new(value.to_owned()), now, lifetime)
         .map_err(|error| Refusal::from(finish(error)))?;
     let refresh_token = ok.refresh_token.as_ref().and_then(|at| document.text(at));
-    Ok(Fetched {
-        token,
-        refresh_token: refresh_token.map(|text| Secret::new(text.to_owned())),
-    })
+    Ok(Fetched { token, refresh_token: refresh_token.map(|text| Secret::new(text.to_owned())) })
 }
 
 /// Reads the answer to a revocation, of which only the status counts (RFC 7009 §2.2).
@@ -200,22 +180,15 @@ fn document(answer: &Answer, kind: BodyKind) -> Option<Document> {
 fn type_understood(document: &Document, ok: &OkRules) -> bool {
     // Absent is taken as bearer: some leave it out although RFC 6749 §5.1 requires it.
     document.at(&ok.token_type.at).is_none_or(|value| {
-        let accepted = |kind: &str| {
-            ok.token_type
-                .accept
-                .iter()
-                .any(|a| a.eq_ignore_ascii_case(kind))
-        };
+        let accepted =
+            |kind: &str| ok.token_type.accept.iter().any(|a| a.eq_ignore_ascii_case(kind));
         value.as_str().is_some_and(accepted)
     })
 }
 
 fn matches(matcher: &Matcher, answer: &Answer, document: Option<&Document>) -> bool {
     let status = matcher.status.is_empty()
-        || matcher
-            .status
-            .iter()
-            .any(|status| status.matches(answer.status));
+        || matcher.status.iter().any(|status| status.matches(answer.status));
     let value = |pointer: &String| document.and_then(|document| document.at(pointer));
     let tested = matcher.test.as_ref().is_none_or(|(pointer, test)| {
         value(pointer).is_some_and(|value| match test {
@@ -224,20 +197,11 @@ fn matches(matcher: &Matcher, answer: &Answer, document: Option<&Document>) -> b
             Test::Has(part) => plain(value).contains(part.as_str()),
         })
     });
-    let missing = matcher
-        .missing
-        .as_ref()
-        .is_none_or(|pointer| value(pointer).is_none());
+    let missing = matcher.missing.as_ref().is_none_or(|pointer| value(pointer).is_none());
     let empty = !matcher.empty || answer.body.is_empty();
     let media_type = matcher.media_type.as_ref().is_none_or(|wanted| {
-        let sent = answer
-            .headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        let essence = sent
-            .and_then(|sent| sent.split(';').next())
-            .unwrap_or("")
-            .trim();
+        let sent = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = sent.and_then(|sent| sent.split(';').next()).unwrap_or("").trim();
         essence.eq_ignore_ascii_case(wanted)
     });
     status && tested && missing && empty && media_type
@@ -245,9 +209,7 @@ fn matches(matcher: &Matcher, answer: &Answer, document: Option<&Document>) -> b
 
 /// A scalar as text, so that `is = "540"` matches the number and the string.
 fn plain(value: &serde_json::Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// `Retry-After` in seconds or in any of the three date forms (RFC 9110 §10.2.3, §5.6.7).
@@ -259,10 +221,7 @@ fn retry_after(headers: &HeaderMap, now: Moment) -> Option<Duration> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Duration::from_secs(u64::MAX));
     }
-    httpdate::parse_http_date(text)
-        .ok()?
-        .duration_since(now.wall)
-        .ok()
+    httpdate::parse_http_date(text).ok()?.duration_since(now.wall).ok()
 }
 
 #[cfg(test)]
@@ -273,10 +232,8 @@ mod tests {
 
     #[test]
     fn retry_after_in_seconds_and_three_date_forms() {
-        let now = Moment {
-            wall: UNIX_EPOCH + Duration::from_secs(784_111_777 - 30),
-            ..Moment::now()
-        };
+        let now =
+            Moment { wall: UNIX_EPOCH + Duration::from_secs(784_111_777 - 30), ..Moment::now() };
         for (text, wait) in [
             ("120", Some(120)),
             (" 7 ", Some(7)),
@@ -291,11 +248,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, text.parse().unwrap());
-            assert_eq!(
-                retry_after(&headers, now),
-                wait.map(Duration::from_secs),
-                "{text}"
-            );
+            assert_eq!(retry_after(&headers, now), wait.map(Duration::from_secs), "{text}");
         }
     }
 
@@ -305,11 +258,7 @@ mod tests {
         assert_eq!(class(200, None), None);
         assert_eq!(class(201, None), None);
         for status in [408, 425, 429, 500, 503, 599] {
-            assert_eq!(
-                class(status, Some("invalid_grant")),
-                Some(Class::Transient),
-                "{status}"
-            );
+            assert_eq!(class(status, Some("invalid_grant")), Some(Class::Transient), "{status}");
         }
         for error in ["temporarily_unavailable", "server_error", "slow_down"] {
             assert_eq!(class(400, Some(error)), Some(Class::Transient), "{error}");

@@ -233,27 +233,15 @@ impl DialectSource {
         endpoint: Endpoint,
         default_lifetime: Duration,
     ) -> Self {
-        Self {
-            dialect,
-            values,
-            params,
-            endpoint,
-            default_lifetime,
-        }
+        Self { dialect, values, params, endpoint, default_lifetime }
     }
 
     /// Takes the first way in that applies; a refusal that the dialect marks moves on to the next.
     async fn obtain(&self, attempt: Attempt<'_>) -> Result<Fetched, FetchError> {
         let rendered = self.rendered(attempt.refresh_token)?;
-        let ways: Vec<&Exchange> = self
-            .dialect
-            .obtain
-            .iter()
-            .filter(|e| self.applies(e, &rendered))
-            .collect();
-        let another = ways
-            .iter()
-            .any(|exchange| !self.spends_refresh_token(exchange));
+        let ways: Vec<&Exchange> =
+            self.dialect.obtain.iter().filter(|e| self.applies(e, &rendered)).collect();
+        let another = ways.iter().any(|exchange| !self.spends_refresh_token(exchange));
         let mut refused = None;
         for exchange in ways {
             if attempt.in_doubt && another && self.spends_refresh_token(exchange) {
@@ -261,10 +249,7 @@ impl DialectSource {
             }
             match self.send(exchange, &rendered, attempt).await {
                 Result::Ok(fetched) => return Result::Ok(fetched),
-                Err(Refusal {
-                    error,
-                    try_next: true,
-                }) => refused = Some(error),
+                Err(Refusal { error, try_next: true }) => refused = Some(error),
                 Err(Refusal { error, .. }) => return Err(error),
             }
         }
@@ -272,9 +257,7 @@ impl DialectSource {
         let mut error =
             refused.unwrap_or_else(|| FetchError::new(Class::Terminal, Reason::NeedsOperator));
         error.reason = Reason::NeedsOperator;
-        error
-            .hint
-            .get_or_insert_with(|| "no usable refresh token: sign in again".to_owned());
+        error.hint.get_or_insert_with(|| "no usable refresh token: sign in again".to_owned());
         Err(error)
     }
 
@@ -291,13 +274,7 @@ impl DialectSource {
             error
         })?;
         answer.headers.remove(http::header::SET_COOKIE);
-        answer::read(
-            &answer,
-            &exchange.ok,
-            &exchange.errors,
-            attempt.now,
-            self.default_lifetime,
-        )
+        answer::read(&answer, &exchange.ok, &exchange.errors, attempt.now, self.default_lifetime)
     }
 
     fn rendered(&self, refresh_token: Option<&Secret>) -> Result<Rendered, FetchError> {
@@ -310,10 +287,7 @@ impl DialectSource {
     }
 
     fn applies(&self, exchange: &Exchange, rendered: &Rendered) -> bool {
-        exchange
-            .when
-            .iter()
-            .all(|(key, value)| rendered.get(key) == Some(value))
+        exchange.when.iter().all(|(key, value)| rendered.get(key) == Some(value))
             && exchange.needs.iter().all(|key| rendered.get(key).is_some())
     }
 
@@ -322,8 +296,7 @@ impl DialectSource {
     }
 
     fn spends_refresh_token(&self, exchange: &Exchange) -> bool {
-        self.rotating_key()
-            .is_some_and(|key| exchange.mentions(&key.name))
+        self.rotating_key().is_some_and(|key| exchange.mentions(&key.name))
     }
 }
 
@@ -331,8 +304,7 @@ impl Exchange {
     /// Whether anything that is sent holds the placeholder `key`.
     #[must_use]
     pub fn mentions(&self, key: &str) -> bool {
-        self.templates()
-            .any(|template| template.keys().any(|k| k == key))
+        self.templates().any(|template| template.keys().any(|k| k == key))
     }
 
     /// Every template of the exchange.
@@ -342,16 +314,9 @@ impl Exchange {
             Body::Form(pairs) => pairs.iter().map(|(_, template)| template).collect(),
             Body::Json(json) => json.templates(),
         };
-        let basic = self
-            .basic
-            .iter()
-            .flat_map(|(user, password)| [user, password]);
+        let basic = self.basic.iter().flat_map(|(user, password)| [user, password]);
         let headers = self.headers.iter().map(|(_, template)| template);
-        std::iter::once(&self.url)
-            .chain(headers)
-            .chain(basic)
-            .chain(&self.bearer)
-            .chain(body)
+        std::iter::once(&self.url).chain(headers).chain(basic).chain(&self.bearer).chain(body)
     }
 }
 
@@ -407,25 +372,16 @@ impl TokenSource for DialectSource {
             .filter(|exchange| {
                 let has = |key: &String| {
                     self.values.contains_key(key)
-                        || self
-                            .rotating_key()
-                            .is_some_and(|rotating| rotating.name == *key)
+                        || self.rotating_key().is_some_and(|rotating| rotating.name == *key)
                 };
                 exchange.needs.iter().all(has)
             })
             .collect();
-        let rotating = uses
-            .iter()
-            .any(|e| spends(e) && e.ok.refresh_token.is_some());
+        let rotating = uses.iter().any(|e| spends(e) && e.ok.refresh_token.is_some());
         Traits {
             watched: false,
             rotating,
-            one_time: self
-                .dialect
-                .keys
-                .iter()
-                .filter(configured)
-                .any(|key| key.one_time),
+            one_time: self.dialect.keys.iter().filter(configured).any(|key| key.one_time),
             fallback: rotating && uses.iter().any(|exchange| !spends(exchange)),
             rotation_grace: self.dialect.rotation_grace,
         }

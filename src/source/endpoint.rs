@@ -58,58 +58,36 @@ impl Endpoint {
         let peer = self
             .peer(&request.uri)
             .map_err(|error| FetchError::new(Class::Transient, Reason::Tls).caused_by(error))?;
-        let stream = peer
-            .connect(started + CONNECT)
-            .await
-            .map_err(not_connected)?;
+        let stream = peer.connect(started + CONNECT).await.map_err(not_connected)?;
         let failed = |error: hyper::Error| lost(Reason::Network).caused_by(error);
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(failed)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         let exchange = async {
-            let answer = sender
-                .send_request(into_hyper(request))
-                .await
-                .map_err(failed)?;
+            let answer = sender.send_request(into_hyper(request)).await.map_err(failed)?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
             let body = body.map_err(|error| cut_short(error.as_ref()))?;
             let body = Zeroizing::new(body.to_bytes().to_vec());
-            Ok(Answer {
-                status: head.status.as_u16(),
-                headers: head.headers,
-                body,
-            })
+            Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
         };
         drive(exchange, connection, started + TOTAL).await
     }
 
     fn peer(&self, uri: &Uri) -> Result<Peer, PeerError> {
-        let host = uri
-            .host()
-            .ok_or(PeerError::Url)?
-            .trim_matches(['[', ']'])
-            .to_owned();
+        let host = uri.host().ok_or(PeerError::Url)?.trim_matches(['[', ']']).to_owned();
         let (secure, default_port) = match uri.scheme_str() {
             Some("https") => (true, 443),
             Some("http") => (false, 80),
             _ => return Err(PeerError::Url),
         };
         let tls = if secure {
-            let name = self
-                .settings
-                .server_name
-                .clone()
-                .unwrap_or_else(|| host.clone());
+            let name = self.settings.server_name.clone().unwrap_or_else(|| host.clone());
             let name = name.try_into().map_err(|_| PeerError::Name)?;
             Some((tls::client(&self.settings)?, name))
         } else {
             None
         };
-        Ok(Peer {
-            address: Address::Tcp(host, uri.port_u16().unwrap_or(default_port)),
-            tls,
-        })
+        Ok(Peer { address: Address::Tcp(host, uri.port_u16().unwrap_or(default_port)), tls })
     }
 }
 
@@ -131,17 +109,11 @@ where
             _ = connection => exchange.await,
         }
     };
-    timeout_at(deadline, both)
-        .await
-        .unwrap_or_else(|_| Err(lost(Reason::Timeout)))
+    timeout_at(deadline, both).await.unwrap_or_else(|_| Err(lost(Reason::Timeout)))
 }
 
 fn into_hyper(request: TokenRequest) -> Request<Full<Bytes>> {
-    let target = request
-        .uri
-        .path_and_query()
-        .map_or("/", |target| target.as_str())
-        .to_owned();
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
     let body = Full::new(Bytes::from_owner(request.body));
     let mut hyper_request = Request::new(body);
     *hyper_request.method_mut() = request.method;

@@ -15,11 +15,7 @@ use super::template::{Rendered, Template};
 use super::{Class, FetchError, Reason};
 
 /// RFC 3986 §2.3: everything but the unreserved characters is encoded in a path segment.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A request to an identity provider.
 pub struct TokenRequest {
@@ -43,16 +39,12 @@ pub fn render(
     values: &Rendered,
     params: &[(String, String)],
 ) -> Result<TokenRequest, FetchError> {
-    let url = exchange
-        .url
-        .render(values, |key, value| in_url(dialect, key, value));
+    let url = exchange.url.render(values, |key, value| in_url(dialect, key, value));
     let uri: Uri = url
         .and_then(|url| url.parse().ok())
         .ok_or_else(|| unfit("the URL that the dialect builds is none"))?;
     let mut headers = HeaderMap::new();
-    let authority = uri
-        .authority()
-        .ok_or_else(|| unfit("the URL has no host"))?;
+    let authority = uri.authority().ok_or_else(|| unfit("the URL has no host"))?;
     headers.insert(HOST, header(authority.as_str(), "host")?);
     headers.insert(USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
     for (name, template) in &exchange.headers {
@@ -67,25 +59,13 @@ pub fn render(
     }
     let (media_type, body) = body(exchange, values, params);
     if let Some(media_type) = media_type {
-        headers
-            .entry(CONTENT_TYPE)
-            .or_insert(HeaderValue::from_static(media_type));
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(media_type));
     }
-    Ok(TokenRequest {
-        method: exchange.method.clone(),
-        uri,
-        headers,
-        body,
-    })
+    Ok(TokenRequest { method: exchange.method.clone(), uri, headers, body })
 }
 
 fn in_url(dialect: &Dialect, key: &str, value: &str) -> String {
-    match dialect
-        .keys
-        .iter()
-        .find(|spec| spec.name == key)
-        .map(|spec| spec.kind)
-    {
+    match dialect.keys.iter().find(|spec| spec.name == key).map(|spec| spec.kind) {
         Some(Kind::Host | Kind::Path) => value.to_owned(),
         _ => utf8_percent_encode(value, SEGMENT).to_string(),
     }
@@ -97,10 +77,7 @@ fn authorization(exchange: &Exchange, values: &Rendered) -> Option<Zeroizing<Str
         // RFC 6749 §2.3.1: both are form-encoded first, so that a colon in the id splits nothing.
         let part = |template: &Template| template.render(values, |_, value| form_encoded(value));
         let pair = Zeroizing::new(format!("{}:{}", *part(user)?, *part(password)?));
-        return Some(Zeroizing::new(format!(
-            "Basic {}",
-            STANDARD.encode(pair.as_bytes())
-        )));
+        return Some(Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes()))));
     }
     let token = exchange.bearer.as_ref()?.render(values, raw)?;
     Some(Zeroizing::new(format!("Bearer {}", *token)))
@@ -118,9 +95,8 @@ fn body(
             let own = pairs.iter().filter_map(|(name, template)| {
                 Some((name.as_str(), template.render(values, raw)?))
             });
-            let extra = params
-                .iter()
-                .map(|(name, value)| (name.as_str(), Zeroizing::new(value.clone())));
+            let extra =
+                params.iter().map(|(name, value)| (name.as_str(), Zeroizing::new(value.clone())));
             for (name, value) in own.chain(extra) {
                 let separator = if form.is_empty() { "" } else { "&" };
                 let value = Zeroizing::new(form_encoded(&value));
@@ -132,10 +108,7 @@ fn body(
         }
         Body::Json(json) => {
             let value = json_value(json, values).unwrap_or(Value::Null);
-            (
-                Some("application/json"),
-                Zeroizing::new(value.to_string().into_bytes()),
-            )
+            (Some("application/json"), Zeroizing::new(value.to_string().into_bytes()))
         }
     }
 }
@@ -144,10 +117,7 @@ fn json_value(json: &Json, values: &Rendered) -> Option<Value> {
     Some(match json {
         Json::Text(template) => Value::String(template.render(values, raw)?.to_string()),
         Json::Plain(value) => value.clone(),
-        Json::List(items) => items
-            .iter()
-            .filter_map(|item| json_value(item, values))
-            .collect(),
+        Json::List(items) => items.iter().filter_map(|item| json_value(item, values)).collect(),
         Json::Object(entries) => entries
             .iter()
             .filter_map(|(key, value)| Some((key.clone(), json_value(value, values)?)))
@@ -166,11 +136,8 @@ fn raw(_: &str, value: &str) -> String {
 }
 
 fn header(text: &str, name: &str) -> Result<HeaderValue, FetchError> {
-    HeaderValue::from_str(text).map_err(|_| {
-        unfit(&format!(
-            "a value for the header {name} has control characters"
-        ))
-    })
+    HeaderValue::from_str(text)
+        .map_err(|_| unfit(&format!("a value for the header {name} has control characters")))
 }
 
 fn unfit(hint: &str) -> FetchError {
@@ -185,9 +152,6 @@ mod tests {
 
     #[test]
     fn q11_one_strict_form_encoder() {
-        assert_eq!(
-            form_encoded("a b+c&d=e~f*g%/:é"),
-            "a+b%2Bc%26d%3De%7Ef*g%25%2F%3A%C3%A9"
-        );
+        assert_eq!(form_encoded("a b+c&d=e~f*g%/:é"), "a+b%2Bc%26d%3De%7Ef*g%25%2F%3A%C3%A9");
     }
 }

@@ -54,22 +54,13 @@ pub struct Life {
 pub fn lifetime(rules: &[Rule], answer: &Document, access_token: &str, now: Moment) -> Life {
     let claims = Claims::of(access_token);
     let read = |rule: &Rule| read(rule, answer, &claims);
-    let relative = rules
-        .iter()
-        .filter_map(read)
-        .filter_map(Expiry::relative)
-        .min();
-    let mut life = Life {
-        lifetime: relative,
-        skewed: false,
-    };
+    let relative = rules.iter().filter_map(read).filter_map(Expiry::relative).min();
+    let mut life = Life { lifetime: relative, skewed: false };
     for (at, issued) in rules.iter().filter_map(read).filter_map(Expiry::absolute) {
         let left = at.duration_since(now.wall).unwrap_or_default();
         let left = if left.is_zero() && relative.is_some() {
             life.skewed = true;
-            issued
-                .and_then(|issued| at.duration_since(issued).ok())
-                .filter(|d| !d.is_zero())
+            issued.and_then(|issued| at.duration_since(issued).ok()).filter(|d| !d.is_zero())
         } else {
             Some(left)
         };
@@ -81,10 +72,7 @@ pub fn lifetime(rules: &[Rule], answer: &Document, access_token: &str, now: Mome
 /// One source, read.
 enum Expiry {
     In(Duration),
-    At {
-        at: SystemTime,
-        issued: Option<SystemTime>,
-    },
+    At { at: SystemTime, issued: Option<SystemTime> },
 }
 
 impl Expiry {
@@ -117,10 +105,7 @@ fn read(rule: &Rule, answer: &Document, claims: &Claims) -> Option<Expiry> {
         Shape::EpochSeconds => at(epoch(number(answer.at(&rule.at)?)?), None),
         Shape::EpochMilliseconds => at(epoch(number(answer.at(&rule.at)?)? / 1000.0), None),
         Shape::Rfc3339 => {
-            let issued = rule
-                .issued
-                .as_ref()
-                .and_then(|at| rfc3339(answer.text(at)?));
+            let issued = rule.issued.as_ref().and_then(|at| rfc3339(answer.text(at)?));
             at(rfc3339(answer.text(&rule.at)?), issued)
         }
     }
@@ -137,11 +122,8 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 fn positive(seconds: f64) -> Option<Duration> {
-    (seconds > 0.0).then(|| {
-        Duration::try_from_secs_f64(seconds)
-            .unwrap_or(MAX_LIFETIME)
-            .min(MAX_LIFETIME)
-    })
+    (seconds > 0.0)
+        .then(|| Duration::try_from_secs_f64(seconds).unwrap_or(MAX_LIFETIME).min(MAX_LIFETIME))
 }
 
 /// A point in time; 0 and negative say nothing, and what no calendar holds is far away.
@@ -154,10 +136,7 @@ fn epoch(seconds: f64) -> Option<SystemTime> {
 fn rfc3339(text: &str) -> Option<SystemTime> {
     let mut cut = text.to_owned();
     if let Some(dot) = text.find('.') {
-        let digits = text[dot + 1..]
-            .bytes()
-            .take_while(u8::is_ascii_digit)
-            .count();
+        let digits = text[dot + 1..].bytes().take_while(u8::is_ascii_digit).count();
         if digits > 9 {
             cut.replace_range(dot + 10..dot + 1 + digits, "");
         }
@@ -178,10 +157,7 @@ impl Claims {
         >(access_token)
         .unwrap_or_default();
         let time = |name| claims.get(name).and_then(number).and_then(epoch);
-        Self {
-            exp: time("exp"),
-            iat: time("iat"),
-        }
+        Self { exp: time("exp"), iat: time("iat") }
     }
 }
 
@@ -194,19 +170,11 @@ mod tests {
     use super::*;
 
     fn now() -> Moment {
-        Moment {
-            wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-            ..Moment::now()
-        }
+        Moment { wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000), ..Moment::now() }
     }
 
     fn rule(at: &str, shape: Shape) -> Rule {
-        Rule {
-            at: at.into(),
-            shape,
-            issued: None,
-            zero_is_never: false,
-        }
+        Rule { at: at.into(), shape, issued: None, zero_is_never: false }
     }
 
     fn jwt(claims: &str) -> String {
@@ -216,9 +184,7 @@ mod tests {
 
     fn seconds(rules: &[Rule], answer: &str, token: &str) -> Option<f64> {
         let answer = Document::parse(answer.as_bytes()).unwrap();
-        lifetime(rules, &answer, token, now())
-            .lifetime
-            .map(|d| d.as_secs_f64())
+        lifetime(rules, &answer, token, now()).lifetime.map(|d| d.as_secs_f64())
     }
 
     #[test]
@@ -259,32 +225,15 @@ mod tests {
             rule("", Shape::JwtExp),
         ];
         let token = jwt(r#"{"exp":1700000100}"#);
-        assert_eq!(
-            seconds(&rules, r#"{"expires_in":3600}"#, &token),
-            Some(100.0)
-        );
-        assert_eq!(
-            seconds(&rules, r#"{"on":"1700000050"}"#, &token),
-            Some(50.0)
-        );
-        assert_eq!(
-            seconds(&rules, r#"{"ms":1700000040000}"#, &token),
-            Some(40.0)
-        );
-        assert_eq!(
-            seconds(&rules, r#"{"time":"2023-11-14T22:13:50Z"}"#, &token),
-            Some(30.0)
-        );
+        assert_eq!(seconds(&rules, r#"{"expires_in":3600}"#, &token), Some(100.0));
+        assert_eq!(seconds(&rules, r#"{"on":"1700000050"}"#, &token), Some(50.0));
+        assert_eq!(seconds(&rules, r#"{"ms":1700000040000}"#, &token), Some(40.0));
+        assert_eq!(seconds(&rules, r#"{"time":"2023-11-14T22:13:50Z"}"#, &token), Some(30.0));
     }
 
     #[test]
     fn any_number_of_fraction_digits_is_read() {
-        for time in [
-            "22:13:50",
-            "22:13:50.0",
-            "22:13:50.0000000",
-            "22:13:50.000000000123",
-        ] {
+        for time in ["22:13:50", "22:13:50.0", "22:13:50.0000000", "22:13:50.000000000123"] {
             let answer = format!("{{\"t\":\"2023-11-14T{time}Z\"}}");
             let life = seconds(&[rule("/t", Shape::Rfc3339)], &answer, "x");
             assert_eq!(life, Some(30.0), "{time}");
@@ -295,36 +244,20 @@ mod tests {
     fn v1_veeam_sample_lives_until_its_jwt_exp() {
         let rules = [
             rule("/expires_in", Shape::Seconds),
-            Rule {
-                issued: Some("/.issued".into()),
-                ..rule("/.expires", Shape::Rfc3339)
-            },
+            Rule { issued: Some("/.issued".into()), ..rule("/.expires", Shape::Rfc3339) },
             rule("", Shape::JwtExp),
         ];
         let sample = r#"{"expires_in":3600,".issued":"2021-10-04T15:04:04.9299072Z",
             ".expires":"2021-10-04T16:04:04.9259046Z"}"#;
         let token = jwt(r#"{"iat":1633359844,"exp":1633363444}"#);
         let answer = Document::parse(sample.as_bytes()).unwrap();
-        let sent = |epoch| Moment {
-            wall: UNIX_EPOCH + Duration::from_secs(epoch),
-            ..now()
-        };
+        let sent = |epoch| Moment { wall: UNIX_EPOCH + Duration::from_secs(epoch), ..now() };
         let life = lifetime(&rules, &answer, &token, sent(1_633_359_844));
-        assert_eq!(
-            life,
-            Life {
-                lifetime: Some(Duration::from_secs(3600)),
-                skewed: false
-            }
-        );
+        assert_eq!(life, Life { lifetime: Some(Duration::from_secs(3600)), skewed: false });
         let years_later = lifetime(&rules, &answer, &token, now());
         assert!(years_later.skewed, "Q16: the clocks disagree");
         let expected = Duration::from_nanos(3_599_995_997_400);
-        assert_eq!(
-            years_later.lifetime,
-            Some(expected),
-            ".expires - .issued is the smallest"
-        );
+        assert_eq!(years_later.lifetime, Some(expected), ".expires - .issued is the smallest");
     }
 
     #[test]
@@ -335,10 +268,7 @@ mod tests {
 
     #[test]
     fn zero_may_mean_never() {
-        let never = Rule {
-            zero_is_never: true,
-            ..rule("/ttl", Shape::Seconds)
-        };
+        let never = Rule { zero_is_never: true, ..rule("/ttl", Shape::Seconds) };
         let life = seconds(&[never], r#"{"ttl":0}"#, "x");
         assert_eq!(life, Some(MAX_LIFETIME.as_secs_f64()));
     }

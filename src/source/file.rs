@@ -22,10 +22,7 @@ impl FileSource {
     /// `default_lifetime`.
     #[must_use]
     pub fn new(path: PathBuf, default_lifetime: Duration) -> Self {
-        Self {
-            path,
-            default_lifetime,
-        }
+        Self { path, default_lifetime }
     }
 
     fn read(&self) -> Result<Secret, FetchError> {
@@ -36,12 +33,8 @@ impl FileSource {
 impl TokenSource for FileSource {
     async fn fetch(&mut self, attempt: Attempt<'_>) -> Result<Fetched, FetchError> {
         let value = self.read()?;
-        let exp = Rule {
-            at: String::new(),
-            shape: Shape::JwtExp,
-            issued: None,
-            zero_is_never: false,
-        };
+        let exp =
+            Rule { at: String::new(), shape: Shape::JwtExp, issued: None, zero_is_never: false };
         let nothing = Document::from_form(b"");
         let life = expiry::lifetime(&[exp], &nothing, value.expose(), attempt.now);
         let lifetime = life.lifetime.unwrap_or(self.default_lifetime);
@@ -50,10 +43,7 @@ impl TokenSource for FileSource {
             error.hint = Some(format!("the token in {} has expired", self.path.display()));
             return Err(error);
         }
-        Ok(Fetched {
-            token: access_token(value, attempt.now, lifetime)?,
-            refresh_token: None,
-        })
+        Ok(Fetched { token: access_token(value, attempt.now, lifetime)?, refresh_token: None })
     }
 
     /// The file is somebody else's.
@@ -67,9 +57,6 @@ impl TokenSource for FileSource {
     }
 
     fn traits(&self) -> Traits {
-        Traits {
-            watched: true,
-            ..Traits::default()
-        }
+        Traits { watched: true, ..Traits::default() }
     }
 }

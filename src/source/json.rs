@@ -23,12 +23,7 @@ impl Document {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let mut duplicates = HashSet::new();
         let mut reader = serde_json::Deserializer::from_slice(bytes);
-        let root = Node {
-            duplicates: &mut duplicates,
-            depth: 0,
-        }
-        .deserialize(&mut reader)
-        .ok()?;
+        let root = Node { duplicates: &mut duplicates, depth: 0 }.deserialize(&mut reader).ok()?;
         reader.end().ok()?;
         Some(Self { root, duplicates })
     }
@@ -39,35 +34,24 @@ impl Document {
         let mut root = Map::new();
         let mut duplicates = HashSet::new();
         for (key, value) in form_urlencoded::parse(bytes) {
-            if root
-                .insert(key.to_string(), Value::String(value.to_string()))
-                .is_some()
-            {
+            if root.insert(key.to_string(), Value::String(value.to_string())).is_some() {
                 duplicates.insert(key.to_string());
             }
         }
-        Self {
-            root: Value::Object(root),
-            duplicates,
-        }
+        Self { root: Value::Object(root), duplicates }
     }
 
     /// An answer that is nothing but the token.
     #[must_use]
     pub fn from_text(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?.trim();
-        Some(Self {
-            root: Value::String(text.to_owned()),
-            duplicates: HashSet::new(),
-        })
+        Some(Self { root: Value::String(text.to_owned()), duplicates: HashSet::new() })
     }
 
     /// The value at `pointer`; `None` if absent, `null`, or under a key that stands twice.
     #[must_use]
     pub fn at(&self, pointer: &str) -> Option<&Value> {
-        let ambiguous = pointer
-            .split('/')
-            .any(|part| self.duplicates.contains(&unescape(part)));
+        let ambiguous = pointer.split('/').any(|part| self.duplicates.contains(&unescape(part)));
         if ambiguous {
             return None;
         }
@@ -94,10 +78,7 @@ struct Node<'a> {
 
 impl Node<'_> {
     fn child(&mut self) -> Node<'_> {
-        Node {
-            duplicates: self.duplicates,
-            depth: self.depth + 1,
-        }
+        Node { duplicates: self.duplicates, depth: self.depth + 1 }
     }
 }
 

@@ -47,20 +47,14 @@ pub enum ClientAuthentication {
 /// The dialect of `grant` with `authentication` at `token_url`.
 #[must_use]
 pub fn dialect(token_url: &str, grant: Grant, authentication: ClientAuthentication) -> Dialect {
-    let mut keys = vec![
-        key("client_id", Kind::Text, true),
-        key("scope", Kind::Text, false),
-    ];
+    let mut keys = vec![key("client_id", Kind::Text, true), key("scope", Kind::Text, false)];
     if authentication != ClientAuthentication::None {
         keys.push(key("client_secret", Kind::Secret, true));
     }
     match grant {
         Grant::ClientCredentials => {}
         Grant::RefreshToken => {
-            let rotating = Key {
-                rotating: true,
-                ..key("refresh_token", Kind::Secret, false)
-            };
+            let rotating = Key { rotating: true, ..key("refresh_token", Kind::Secret, false) };
             keys.push(rotating);
         }
         Grant::Password => {
@@ -107,44 +101,26 @@ fn exchange(token_url: &str, grant: Grant, authentication: ClientAuthentication)
         url: Template::literal(token_url),
         headers: vec![(ACCEPT, Template::literal("application/json"))],
         when: Vec::new(),
-        needs: if spends {
-            vec!["refresh_token".to_owned()]
-        } else {
-            Vec::new()
-        },
+        needs: if spends { vec!["refresh_token".to_owned()] } else { Vec::new() },
         body: Body::Form(form),
         basic,
         bearer: None,
         // RFC 6749 §4.4.3: with other grants than its own a refresh token is not looked for.
-        ok: Ok {
-            refresh_token: spends.then(|| "/refresh_token".to_owned()),
-            ..standard_ok()
-        },
-        errors: if spends {
-            vec![dead_refresh_token()]
-        } else {
-            Vec::new()
-        },
+        ok: Ok { refresh_token: spends.then(|| "/refresh_token".to_owned()), ..standard_ok() },
+        errors: if spends { vec![dead_refresh_token()] } else { Vec::new() },
     }
 }
 
 /// RFC 6749 §5.1, and the `exp` of a token that is a JWT.
 #[must_use]
 pub fn standard_ok() -> Ok {
-    let rule = |at: &str, shape| Rule {
-        at: at.to_owned(),
-        shape,
-        issued: None,
-        zero_is_never: false,
-    };
+    let rule =
+        |at: &str, shape| Rule { at: at.to_owned(), shape, issued: None, zero_is_never: false };
     Ok {
         status: vec![Status::Class(2)],
         access_token: "/access_token".to_owned(),
         refresh_token: Some("/refresh_token".to_owned()),
-        token_type: TokenType {
-            at: "/token_type".to_owned(),
-            accept: vec!["bearer".to_owned()],
-        },
+        token_type: TokenType { at: "/token_type".to_owned(), accept: vec!["bearer".to_owned()] },
         body: BodyKind::Json,
         expiry: vec![rule("/expires_in", Shape::Seconds), rule("", Shape::JwtExp)],
     }

@@ -143,8 +143,7 @@ impl Rendered {
     /// Sets one value; empty text is the same as none (RFC 6749 §3.2).
     pub fn set(&mut self, key: &str, text: &str) {
         if !text.is_empty() {
-            self.0
-                .insert(key.to_owned(), Zeroizing::new(text.to_owned()));
+            self.0.insert(key.to_owned(), Zeroizing::new(text.to_owned()));
         }
     }
 
@@ -161,9 +160,7 @@ mod tests {
 
     fn render(text: &str, values: &Rendered) -> Option<String> {
         let template = Template::parse(text).unwrap();
-        template
-            .render(values, |_, value| value.to_uppercase())
-            .map(|text| text.to_string())
+        template.render(values, |_, value| value.to_uppercase()).map(|text| text.to_string())
     }
 
     #[test]

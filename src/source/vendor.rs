@@ -12,7 +12,5 @@ pub const ALL: [(&str, &str); 4] = [
 /// The text of the dialect called `name`.
 #[must_use]
 pub fn text(name: &str) -> Option<&'static str> {
-    ALL.iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, text)| *text)
+    ALL.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }

@@ -55,23 +55,14 @@ impl FileStore {
     pub(super) fn save(&mut self, record: &Record) -> Result<(), StoreError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| StoreError::Io {
-                action,
-                path,
-                source,
-            }
+            move |source| StoreError::Io { action, path, source }
         };
         let json = Zeroizing::new(encode(record));
         let directory = self.directory();
         let mut temporary =
             NamedTempFile::new_in(directory).map_err(failed("create a file in", directory))?;
-        temporary
-            .write_all(&json)
-            .map_err(failed("write a file in", directory))?;
-        temporary
-            .as_file()
-            .sync_all()
-            .map_err(failed("sync a file in", directory))?;
+        temporary.write_all(&json).map_err(failed("write a file in", directory))?;
+        temporary.as_file().sync_all().map_err(failed("sync a file in", directory))?;
         temporary
             .persist(&self.path)
             .map_err(|error| failed("replace", &self.path)(error.error))?;
@@ -84,16 +75,10 @@ impl FileStore {
             path: self.path.clone(),
             problem: problem.to_owned(),
         };
-        let io = |source| StoreError::Io {
-            action: "read",
-            path: self.path.clone(),
-            source,
-        };
+        let io = |source| StoreError::Io { action: "read", path: self.path.clone(), source };
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags.bits().cast_signed())
-            .open(&self.path);
+        let opened =
+            OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(&self.path);
         let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -110,9 +95,7 @@ impl FileStore {
             return Err(unreadable("belongs to another user"));
         }
         let mut json = Zeroizing::new(Vec::new());
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut json)
-            .map_err(io)?;
+        file.take(MAX_BYTES + 1).read_to_end(&mut json).map_err(io)?;
         decode(&json).map(Some).map_err(unreadable)
     }
 
@@ -120,11 +103,7 @@ impl FileStore {
         let mut path = self.path.clone().into_os_string();
         path.push(".lock");
         let path = PathBuf::from(path);
-        let io = |source| StoreError::Io {
-            action: "lock",
-            path: path.clone(),
-            source,
-        };
+        let io = |source| StoreError::Io { action: "lock", path: path.clone(), source };
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -162,11 +141,7 @@ impl FileStore {
 }
 
 fn encode(record: &Record) -> Vec<u8> {
-    let envelope = Envelope {
-        format: FORMAT,
-        checksum: checksum(record),
-        record: record.clone(),
-    };
+    let envelope = Envelope { format: FORMAT, checksum: checksum(record), record: record.clone() };
     let mut json = serde_json::to_vec_pretty(&envelope).unwrap_or_default();
     json.push(b'\n');
     json
@@ -224,10 +199,8 @@ mod tests {
         store.save(&record("two")).unwrap();
         assert_eq!(*store.load().unwrap().unwrap().refresh_token, "two");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        let left: Vec<_> = fs::read_dir(dir.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "no temporary file stays behind: {left:?}");
     }
 
@@ -237,15 +210,8 @@ mod tests {
         let path = dir.path().join("r.json");
         let mut first = FileStore::new(path.clone());
         first.open().unwrap();
-        let error = FileStore::new(path.clone())
-            .open()
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            error.contains(&format!("held by process {}", std::process::id())),
-            "{error}"
-        );
+        let error = FileStore::new(path.clone()).open().err().unwrap().to_string();
+        assert!(error.contains(&format!("held by process {}", std::process::id())), "{error}");
         drop(first);
         FileStore::new(path).open().unwrap();
     }
@@ -261,21 +227,12 @@ mod tests {
             (good[..good.len() / 2].to_owned(), "torn"),
             (String::new(), "torn"),
             (good.replace("one", "eno"), "checksum"),
-            (
-                good.replace("\"format\": 1", "\"format\": 2"),
-                "format that this version",
-            ),
+            (good.replace("\"format\": 1", "\"format\": 2"), "format that this version"),
         ] {
             fs::write(&path, content).unwrap();
             let error = refused(&store);
-            assert!(
-                error.contains(problem) && error.contains("r.json"),
-                "{error}"
-            );
-            assert!(
-                !error.contains("eno") && !error.contains("one\""),
-                "{error}"
-            );
+            assert!(error.contains(problem) && error.contains("r.json"), "{error}");
+            assert!(!error.contains("eno") && !error.contains("one\""), "{error}");
         }
         fs::write(&path, &good).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();

@@ -24,9 +24,6 @@ async fn a_request_goes_out_with_a_token_and_comes_back() {
     let answer = daemon.get("/orders?x=1").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.json()["target"], "/orders?x=1");
-    assert_eq!(
-        (idp.token_requests(), api.ok(), api.unauthorized()),
-        (1, 1, 0)
-    );
+    assert_eq!((idp.token_requests(), api.ok(), api.unauthorized()), (1, 1, 0));
     assert!(daemon.stop().success());
 }

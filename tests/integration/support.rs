@@ -82,21 +82,11 @@ impl Daemon {
             }
         });
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut daemon = Self {
-            child,
-            proxy: unknown,
-            admin: unknown,
-            logs,
-        };
+        let mut daemon = Self { child, proxy: unknown, admin: unknown, logs };
         let line = daemon.wait_for_log("bearerd is listening");
         let line: Value = serde_json::from_str(&line).expect("a JSON log line");
         let address = |key: &str| {
-            let text = line[key]
-                .as_str()
-                .unwrap_or_default()
-                .split(' ')
-                .next()
-                .unwrap_or_default();
+            let text = line[key].as_str().unwrap_or_default().split(' ').next().unwrap_or_default();
             text.parse().unwrap_or(unknown)
         };
         (daemon.proxy, daemon.admin) = (address("listen"), address("admin"));
@@ -112,16 +102,8 @@ impl Daemon {
                 return line.clone();
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(
-                !left.is_zero(),
-                "no log line with {text:?} in time; logs: {lines:#?}"
-            );
-            lines = self
-                .logs
-                .grown
-                .wait_timeout(lines, left)
-                .expect("not poisoned")
-                .0;
+            assert!(!left.is_zero(), "no log line with {text:?} in time; logs: {lines:#?}");
+            lines = self.logs.grown.wait_timeout(lines, left).expect("not poisoned").0;
         }
     }
 
@@ -172,10 +154,8 @@ impl Daemon {
 
     /// Sends a signal by name, such as `HUP`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.pid().to_string())
-            .status();
+        let sent =
+            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(sent.expect("kill runs").success());
     }
 
@@ -192,11 +172,7 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status;
             }
-            assert!(
-                Instant::now() < end,
-                "bearerd did not end; logs: {}",
-                self.logs()
-            );
+            assert!(Instant::now() < end, "bearerd did not end; logs: {}", self.logs());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -230,9 +206,7 @@ pub async fn request(
         let mut client = Client::connect(address).await?;
         client.request(method, target, headers, body).await
     };
-    let answer = tokio::time::timeout(DEADLINE, exchange)
-        .await
-        .expect("an answer in time");
+    let answer = tokio::time::timeout(DEADLINE, exchange).await.expect("an answer in time");
     answer.expect("an answer")
 }
 
@@ -253,11 +227,7 @@ pub fn bearerd(arguments: &[&str]) -> (i32, String, String) {
         .output()
         .expect("bearerd runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    (
-        output.status.code().unwrap_or(-1),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
 /// The text of `path`, for assertions.

@@ -70,10 +70,7 @@ impl Api {
             by_token: Mutex::default(),
             violations: Mutex::default(),
         });
-        Self {
-            server: Server::start(Arc::clone(&state), tls),
-            state,
-        }
+        Self { server: Server::start(Arc::clone(&state), tls), state }
     }
 
     /// The server: address, URL, certificate, connections.
@@ -203,10 +200,7 @@ impl Api {
 
     /// Counts of one token.
     pub fn tally(&self, token: &str) -> Tally {
-        locked(&self.state.by_token)
-            .get(token)
-            .copied()
-            .unwrap_or_default()
+        locked(&self.state.by_token).get(token).copied().unwrap_or_default()
     }
 
     /// What the client did that it must never do: two credentials, no credential, a cookie where
@@ -230,9 +224,7 @@ impl Handler for State {
                 self.arrived(Arc::new(exchange.head().clone()));
                 return step.without_body(exchange).await;
             }
-            let judged = policy
-                .early_verdict
-                .then(|| self.judge(exchange.head(), &policy));
+            let judged = policy.early_verdict.then(|| self.judge(exchange.head(), &policy));
             if let (Some(Err(refusal)), Step::Normal) = (&judged, &step) {
                 self.arrived(Arc::new(exchange.head().clone()));
                 return Ok(refusal.clone());
@@ -315,10 +307,7 @@ impl State {
 fn echo(request: &Recorded) -> Reply {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let pairs = |fields: &[(String, Vec<u8>)]| -> Vec<_> {
-        fields
-            .iter()
-            .map(|(name, value)| json!([name, text(value)]))
-            .collect()
+        fields.iter().map(|(name, value)| json!([name, text(value)])).collect()
     };
     Reply::json(
         200,

@@ -32,9 +32,7 @@ impl Answer {
     /// The first value of a field, whatever the casing of its name.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut fields = self.head.iter();
-        fields
-            .find(|(sent, _)| sent.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        fields.find(|(sent, _)| sent.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// The body as JSON, `null` when it is none.
@@ -57,15 +55,10 @@ pub async fn post_form(
 ) -> io::Result<Answer> {
     let mut body = form_urlencoded::Serializer::new(String::new());
     body.extend_pairs(pairs);
-    let mut fields = vec![
-        ("Accept", "application/json"),
-        ("Content-Type", "application/x-www-form-urlencoded"),
-    ];
+    let mut fields =
+        vec![("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded")];
     fields.extend_from_slice(extra);
-    Client::connect(to)
-        .await?
-        .request("POST", target, &fields, body.finish().as_bytes())
-        .await
+    Client::connect(to).await?.request("POST", target, &fields, body.finish().as_bytes()).await
 }
 
 impl Client {
@@ -73,10 +66,7 @@ impl Client {
     pub async fn connect(to: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            ahead: Vec::new(),
-        })
+        Ok(Self { stream, ahead: Vec::new() })
     }
 
     /// Sends exactly these bytes.
@@ -92,10 +82,8 @@ impl Client {
         fields: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Answer> {
-        let mut bytes = format!(
-            "{method} {target} HTTP/1.1\r\nHost: {}\r\n",
-            self.stream.peer_addr()?
-        );
+        let mut bytes =
+            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.stream.peer_addr()?);
         for (name, value) in fields {
             bytes += &format!("{name}: {value}\r\n");
         }
@@ -122,9 +110,7 @@ impl Client {
     async fn answer_to(&mut self, method: &str) -> io::Result<Answer> {
         let mut answer = self.head().await?;
         let chunked = answer.header("transfer-encoding").is_some();
-        let length = answer
-            .header("content-length")
-            .and_then(|value| value.parse().ok());
+        let length = answer.header("content-length").and_then(|value| value.parse().ok());
         if method == "HEAD" || matches!(answer.status, 100..=199 | 204 | 304) {
             return Ok(answer);
         }
@@ -144,12 +130,7 @@ impl Client {
         let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         let head = self.fields().await?;
-        Ok(Answer {
-            status,
-            head,
-            body: Vec::new(),
-            trailers: Vec::new(),
-        })
+        Ok(Answer { status, head, body: Vec::new(), trailers: Vec::new() })
     }
 
     async fn fields(&mut self) -> io::Result<Vec<(String, String)>> {

@@ -116,14 +116,8 @@ impl Csp {
             bad_token: BadToken::Number400,
             lenient: Vec::new(),
         };
-        let state = Arc::new(State {
-            tokens: tokens.clone(),
-            book: Mutex::new(book),
-        });
-        Self {
-            front: Front::start(Arc::clone(&state), tls),
-            state,
-        }
+        let state = Arc::new(State { tokens: tokens.clone(), book: Mutex::new(book) });
+        Self { front: Front::start(Arc::clone(&state), tls), state }
     }
 
     /// A new API token of 65 characters.
@@ -135,10 +129,7 @@ impl Csp {
 
     /// Accepts this API token; `a+b&c=d` is one for C-E2.
     pub fn add_api_token(&self, token: &str) {
-        self.with(|book| {
-            book.api_tokens
-                .insert(token.to_owned(), ApiToken::default())
-        });
+        self.with(|book| book.api_tokens.insert(token.to_owned(), ApiToken::default()));
     }
 
     /// Lets an API token expire (C3).
@@ -148,9 +139,7 @@ impl Csp {
 
     /// Replaces an API token (C-E9). The documents disagree whether its access tokens die with it.
     pub fn regenerate(&self, token: &str, access_tokens_die: bool) -> String {
-        let held = self
-            .with(|book| book.api_tokens.remove(token))
-            .unwrap_or_default();
+        let held = self.with(|book| book.api_tokens.remove(token)).unwrap_or_default();
         if access_tokens_die {
             held.access_tokens.iter().for_each(|token| {
                 self.state.tokens.revoke(token);

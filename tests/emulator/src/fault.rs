@@ -46,9 +46,7 @@ impl FaultProxy {
     pub fn start(target: SocketAddr) -> Self {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = listen(any_port).expect("a loopback port can be bound");
-        let address = listener
-            .local_addr()
-            .expect("a bound listener has an address");
+        let address = listener.local_addr().expect("a bound listener has an address");
         let switches = Arc::new(Switches {
             target,
             delay: Mutex::default(),
@@ -59,12 +57,7 @@ impl FaultProxy {
         });
         let (gate, gates) = mpsc::channel(1);
         let task = tokio::spawn(run(listener, address, gates, Arc::clone(&switches)));
-        Self {
-            address,
-            switches,
-            gate,
-            task,
-        }
+        Self { address, switches, gate, task }
     }
 
     /// Where it listens.
@@ -101,14 +94,8 @@ impl FaultProxy {
     /// again on the same port. Returns when it is so.
     pub async fn refuse(&self, refuse: bool) {
         let (done, is_done) = oneshot::channel();
-        let gate = Gate {
-            open: !refuse,
-            done,
-        };
-        self.gate
-            .send(gate)
-            .await
-            .expect("the proxy runs as long as its handle");
+        let gate = Gate { open: !refuse, done };
+        self.gate.send(gate).await.expect("the proxy runs as long as its handle");
         is_done.await.expect("the proxy runs as long as its handle");
     }
 }

@@ -43,15 +43,9 @@ impl Form {
                 .next()
                 .map(|(_, value)| value.into_owned())
                 .unwrap_or_default();
-            Pair {
-                raw_name: raw_name.to_owned(),
-                raw_value: raw_value.to_owned(),
-                value,
-            }
+            Pair { raw_name: raw_name.to_owned(), raw_value: raw_value.to_owned(), value }
         });
-        Self {
-            pairs: pairs.collect(),
-        }
+        Self { pairs: pairs.collect() }
     }
 
     /// The parameters in order.
@@ -61,10 +55,7 @@ impl Form {
 
     /// Names in order, as sent.
     pub fn names(&self) -> Vec<&str> {
-        self.pairs
-            .iter()
-            .map(|pair| pair.raw_name.as_str())
-            .collect()
+        self.pairs.iter().map(|pair| pair.raw_name.as_str()).collect()
     }
 
     /// Decoded value of the first parameter of that exact name; an empty one counts as not sent.
@@ -79,9 +70,7 @@ impl Form {
     /// A name sent twice.
     pub fn repeated(&self) -> Option<&str> {
         let names = self.names();
-        (1..names.len())
-            .find(|&i| names[..i].contains(&names[i]))
-            .map(|i| names[i])
+        (1..names.len()).find(|&i| names[..i].contains(&names[i])).map(|i| names[i])
     }
 
     /// Compares with the documented parameters, in their order. An optional one is written `name?`.
@@ -97,18 +86,11 @@ impl Form {
                 return Err(FormFault::Missing((*name).to_owned()));
             }
         }
-        if let Some(name) = self
-            .names()
-            .iter()
-            .find(|name| !known.iter().any(|k| k == *name))
-        {
+        if let Some(name) = self.names().iter().find(|name| !known.iter().any(|k| k == *name)) {
             return Err(FormFault::Unknown((*name).to_owned()));
         }
-        let in_order: Vec<&str> = known
-            .iter()
-            .map(String::as_str)
-            .filter(|name| self.names().contains(name))
-            .collect();
+        let in_order: Vec<&str> =
+            known.iter().map(String::as_str).filter(|name| self.names().contains(name)).collect();
         match ordered && in_order != self.names() {
             true => Err(FormFault::Order),
             false => Ok(()),
@@ -118,16 +100,10 @@ impl Form {
     /// Whether every byte is one that the form encoding leaves (WHATWG URL, urlencoded serializing;
     /// `~` too, which older encoders leave).
     fn check_encoding(&self) -> Result<(), FormFault> {
-        let plain = |text: &str| {
-            text.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"*-._~+%".contains(&b))
-        };
+        let plain =
+            |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"*-._~+%".contains(&b));
         let encoded = |pair: &Pair| plain(&pair.raw_name) && plain(&pair.raw_value);
-        self.pairs
-            .iter()
-            .all(encoded)
-            .then_some(())
-            .ok_or(FormFault::Encoding)
+        self.pairs.iter().all(encoded).then_some(()).ok_or(FormFault::Encoding)
     }
 }
 

@@ -40,13 +40,7 @@ pub(crate) trait Provider: Send + Sync + 'static {
 impl Front {
     pub(crate) fn start(provider: Arc<impl Provider>, tls: Tls) -> Self {
         let desk = Arc::new(Desk::default());
-        let server = Server::start(
-            Arc::new(Reception {
-                provider,
-                desk: Arc::clone(&desk),
-            }),
-            tls,
-        );
+        let server = Server::start(Arc::new(Reception { provider, desk: Arc::clone(&desk) }), tls);
         Self { server, desk }
     }
 
@@ -134,10 +128,7 @@ impl Front {
     /// Refusals of one credential: a client id, user name or token as the provider's documentation
     /// says.
     pub fn audit_failures_of(&self, credential: &str) -> u64 {
-        locked(&self.desk.failures)
-            .get(credential)
-            .copied()
-            .unwrap_or_default()
+        locked(&self.desk.failures).get(credential).copied().unwrap_or_default()
     }
 }
 
@@ -149,9 +140,7 @@ impl Desk {
 
     /// Notes a refusal of this credential.
     pub(crate) fn failure(&self, credential: &str) {
-        *locked(&self.failures)
-            .entry(credential.to_owned())
-            .or_default() += 1;
+        *locked(&self.failures).entry(credential.to_owned()).or_default() += 1;
     }
 
     /// Notes every violation that no provider allows: a query at the token endpoint (§4 Q20), a
@@ -182,11 +171,7 @@ impl<P: Provider> Handler for Reception<P> {
                 return Ok(Reply::fault(Fault::Lost));
             }
             let counted = self.provider.is_token_request(exchange.head());
-            let step = if counted {
-                self.desk.script.next()
-            } else {
-                Step::Normal
-            };
+            let step = if counted { self.desk.script.next() } else { Step::Normal };
             let step = match step {
                 Step::Stall | Step::Early(_) => {
                     self.desk.log.record(&Arc::new(exchange.head().clone()));
@@ -200,9 +185,7 @@ impl<P: Provider> Handler for Reception<P> {
             if counted {
                 self.desk.token_requests.add();
             }
-            Ok(step
-                .perform(|| self.provider.answer(&request, &self.desk))
-                .await)
+            Ok(step.perform(|| self.provider.answer(&request, &self.desk)).await)
         })
     }
 }

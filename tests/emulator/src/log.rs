@@ -18,10 +18,7 @@ pub(crate) struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            requests: Mutex::default(),
-            recording: AtomicBool::new(true),
-        }
+        Self { requests: Mutex::default(), recording: AtomicBool::new(true) }
     }
 }
 

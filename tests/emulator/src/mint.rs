@@ -15,14 +15,7 @@ pub fn opaque(bytes: usize) -> String {
 /// A random UUID.
 pub fn uuid() -> String {
     let digits = hex(&random(16));
-    [
-        &digits[..8],
-        &digits[8..12],
-        &digits[12..16],
-        &digits[16..20],
-        &digits[20..],
-    ]
-    .join("-")
+    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }
 
 /// A JWT of exactly these texts, with 256 signature bytes as RS256 and RS512 have.
@@ -33,18 +26,13 @@ pub fn jwt(header: &str, claims: &str) -> String {
 
 /// A JWT with an `exp` and whatever other claims.
 pub fn jwt_until(expires: u64, issued: u64, mut claims: Value) -> String {
-    crate::step::merge(
-        &mut claims,
-        json!({ "exp": expires, "iat": issued, "jti": uuid() }),
-    );
+    crate::step::merge(&mut claims, json!({ "exp": expires, "iat": issued, "jti": uuid() }));
     jwt(r#"{"alg":"RS256","typ":"JWT"}"#, &claims.to_string())
 }
 
 /// The claims of a JWT, not verified.
 pub fn claims(token: &str) -> Option<Value> {
-    let bytes = BASE64_URL_SAFE_NO_PAD
-        .decode(token.split('.').nth(1)?)
-        .ok()?;
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 

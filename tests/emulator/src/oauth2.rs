@@ -64,14 +64,8 @@ impl Oauth2 {
     /// Starts one that knows the client `client` with the secret `secret` and the user `user` with
     /// the password `password`.
     pub fn start(tls: Tls, tokens: &Tokens) -> Self {
-        let state = Arc::new(State {
-            tokens: tokens.clone(),
-            book: Mutex::default(),
-        });
-        let oauth2 = Self {
-            front: Front::start(Arc::clone(&state), tls),
-            state,
-        };
+        let state = Arc::new(State { tokens: tokens.clone(), book: Mutex::default() });
+        let oauth2 = Self { front: Front::start(Arc::clone(&state), tls), state };
         oauth2.add_client("client", Some("secret"));
         oauth2.add_user("user", "password");
         oauth2
@@ -100,9 +94,7 @@ impl Oauth2 {
 
     /// Adds a user for the password grant, or changes the password.
     pub fn add_user(&self, name: &str, password: &str) {
-        locked(&self.state.book)
-            .users
-            .insert(name.to_owned(), password.to_owned());
+        locked(&self.state.book).users.insert(name.to_owned(), password.to_owned());
     }
 
     /// Starts a family for a client, as a person's sign-in would: gives its first refresh token.
@@ -127,9 +119,7 @@ impl Oauth2 {
 
     /// Revokes every family, as an administrator would: all their tokens die.
     pub fn revoke_families(&self) {
-        locked(&self.state.book)
-            .families
-            .revoke_all(&self.state.tokens);
+        locked(&self.state.book).families.revoke_all(&self.state.tokens);
     }
 
     /// Life of the access tokens from now on; 3600 s at the start.

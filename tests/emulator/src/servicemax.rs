@@ -62,14 +62,8 @@ impl Servicemax {
             any_order: false,
             cookies_allowed: false,
         };
-        let state = Arc::new(State {
-            tokens: tokens.clone(),
-            book: Mutex::new(book),
-        });
-        Self {
-            front: Front::start(Arc::clone(&state), tls),
-            state,
-        }
+        let state = Arc::new(State { tokens: tokens.clone(), book: Mutex::new(book) });
+        Self { front: Front::start(Arc::clone(&state), tls), state }
     }
 
     /// Adds a client and gives its id, 24 hex digits as in the sample.
@@ -124,10 +118,7 @@ impl Provider for State {
         if request.has("cookie") && !book.cookies_allowed {
             return Reply::status(404);
         }
-        let revocation = matches!(
-            request.path(),
-            "/sec/auth/token/revoke" | "/auth/token/revoke"
-        );
+        let revocation = matches!(request.path(), "/sec/auth/token/revoke" | "/auth/token/revoke");
         if !revocation && !self.is_token_request(request) {
             return Reply::status(404);
         }
@@ -195,19 +186,13 @@ fn revoke(book: &mut Book, tokens: &Tokens, form: &Form) -> Reply {
 impl Book {
     fn issue(&mut self, client: &str) -> String {
         let token = mint::opaque(32);
-        let grant = Grant {
-            client: client.to_owned(),
-            dead: false,
-        };
+        let grant = Grant { client: client.to_owned(), dead: false };
         self.refresh_tokens.insert(token.clone(), grant);
         token
     }
 
     fn kill(&mut self, token: &str) -> bool {
-        self.refresh_tokens
-            .get_mut(token)
-            .map(|grant| grant.dead = true)
-            .is_some()
+        self.refresh_tokens.get_mut(token).map(|grant| grant.dead = true).is_some()
     }
 }
 
@@ -216,8 +201,5 @@ fn refusal(status: u16, error: &str) -> Reply {
 }
 
 fn described(status: u16, error: &str, description: &str) -> Reply {
-    Reply::json(
-        status,
-        json!({ "error": error, "error_description": description }),
-    )
+    Reply::json(status, json!({ "error": error, "error_description": description }))
 }

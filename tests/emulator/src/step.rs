@@ -101,9 +101,9 @@ impl Step {
             Self::Hang => Reply::fault(Fault::Hang),
             Self::Close => Reply::fault(Fault::Lost),
             Self::Reset => Reply::fault(Fault::Reset),
-            Self::Garbage => Reply::fault(Fault::Garbage(
-                b"\x16\x03\x01 not http at all\r\n\r\n".to_vec(),
-            )),
+            Self::Garbage => {
+                Reply::fault(Fault::Garbage(b"\x16\x03\x01 not http at all\r\n\r\n".to_vec()))
+            }
             Self::Raw(bytes) => Reply::fault(Fault::Raw(bytes)),
             Self::Status(status) => Reply::status(status),
             Self::Html(status) => Reply::html(status),
@@ -145,8 +145,7 @@ impl Script {
     /// The next step, or what always happens when none is left.
     pub(crate) fn next(&self) -> Step {
         let next = locked(&self.steps).pop_front();
-        next.or_else(|| locked(&self.always).clone())
-            .unwrap_or(Step::Normal)
+        next.or_else(|| locked(&self.always).clone()).unwrap_or(Step::Normal)
     }
 
     pub(crate) fn set_always(&self, step: Option<Step>) {

@@ -29,20 +29,13 @@ fn spaced(value: &Value) -> String {
             let fields: Vec<_> = fields
                 .iter()
                 .map(|(key, value)| {
-                    format!(
-                        "{} : {}",
-                        slashed(&Value::from(key.as_str())),
-                        spaced(value)
-                    )
+                    format!("{} : {}", slashed(&Value::from(key.as_str())), spaced(value))
                 })
                 .collect();
             format!("{{{}}}", fields.join(", "))
         }
         Value::Array(items) => {
-            format!(
-                "[{}]",
-                items.iter().map(spaced).collect::<Vec<_>>().join(", ")
-            )
+            format!("[{}]", items.iter().map(spaced).collect::<Vec<_>>().join(", "))
         }
         scalar => slashed(scalar),
     }
@@ -69,9 +62,8 @@ pub(crate) fn rfc3339(at: SystemTime, digits: usize) -> String {
 /// An HTTP date, IMF-fixdate (RFC 9110 §5.6.7), for `Retry-After`.
 pub fn http_date(at: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let seconds = epoch(at);
     let ((year, month, day), (hour, minute, second)) = civil(seconds);
     let weekday = DAYS[(seconds / 86_400 % 7) as usize];
@@ -93,16 +85,9 @@ fn civil(seconds: u64) -> ((u64, u64, u64), (u64, u64, u64)) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (
-        (year, month, day),
-        (rest / 3_600, rest / 60 % 60, rest % 60),
-    )
+    ((year, month, day), (rest / 3_600, rest / 60 % 60, rest % 60))
 }
 
 #[cfg(test)]

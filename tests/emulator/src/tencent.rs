@@ -87,14 +87,8 @@ impl Tencent {
             refresh_lifetime: Duration::from_secs(86_400),
             rotations: 0,
         };
-        let state = Arc::new(State {
-            tokens: tokens.clone(),
-            book: Mutex::new(book),
-        });
-        Self {
-            front: Front::start(Arc::clone(&state), tls),
-            state,
-        }
+        let state = Arc::new(State { tokens: tokens.clone(), book: Mutex::new(book) });
+        Self { front: Front::start(Arc::clone(&state), tls), state }
     }
 
     /// Adds an application.
@@ -109,11 +103,7 @@ impl Tencent {
 
     /// Lets a refresh token expire (T3).
     pub fn expire_refresh_token(&self, token: &str) {
-        self.with(|book| {
-            book.refresh_tokens
-                .get_mut(token)
-                .map(|grant| grant.dead = true)
-        });
+        self.with(|book| book.refresh_tokens.get_mut(token).map(|grant| grant.dead = true));
     }
 
     /// What a refresh does to the refresh token; [`Rotation::New`] at the start.

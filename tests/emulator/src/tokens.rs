@@ -62,19 +62,12 @@ impl Tokens {
 
     /// Takes a token back; false when it was never issued.
     pub fn revoke(&self, token: &str) -> bool {
-        locked(&self.0)
-            .issued
-            .get_mut(token)
-            .map(|issued| issued.revoked = true)
-            .is_some()
+        locked(&self.0).issued.get_mut(token).map(|issued| issued.revoked = true).is_some()
     }
 
     /// Takes all tokens back.
     pub fn revoke_all(&self) {
-        locked(&self.0)
-            .issued
-            .values_mut()
-            .for_each(|issued| issued.revoked = true);
+        locked(&self.0).issued.values_mut().for_each(|issued| issued.revoked = true);
     }
 
     /// Whether an API accepts it now.

@@ -116,23 +116,13 @@ impl Veeam {
             logout_denied: false,
             logins: 0,
         };
-        let state = Arc::new(State {
-            tokens: tokens.clone(),
-            book: Mutex::new(book),
-        });
-        Self {
-            front: Front::start(Arc::clone(&state), tls),
-            state,
-        }
+        let state = Arc::new(State { tokens: tokens.clone(), book: Mutex::new(book) });
+        Self { front: Front::start(Arc::clone(&state), tls), state }
     }
 
     /// Adds a user, or changes the password.
     pub fn add_user(&self, name: &str, password: &str) {
-        let user = User {
-            password: password.to_owned(),
-            mfa_code: None,
-            external: false,
-        };
+        let user = User { password: password.to_owned(), mfa_code: None, external: false };
         self.with(|book| book.users.insert(name.to_owned(), user));
     }
 
@@ -148,16 +138,7 @@ impl Veeam {
 
     /// A refresh token, as an earlier sign-in would have given. Good for 14 days.
     pub fn issue_refresh_token(&self, user: &str) -> String {
-        self.with(|book| {
-            issue(
-                book,
-                &Issue {
-                    user,
-                    short_lived: false,
-                },
-            )
-            .refresh_token
-        })
+        self.with(|book| issue(book, &Issue { user, short_lived: false }).refresh_token)
     }
 
     /// Lets a refresh token expire, or be revoked: both earn 401 (V5).

@@ -47,9 +47,9 @@ impl Challenge {
             Self::Bearer => challenge("Bearer"),
             Self::Silent => unauthorized,
             Self::Basic(realm) => challenge(&format!("Basic realm=\"{realm}\"")),
-            Self::Fields(fields) => fields.iter().fold(unauthorized, |reply, field| {
-                reply.header("WWW-Authenticate", field)
-            }),
+            Self::Fields(fields) => fields
+                .iter()
+                .fold(unauthorized, |reply, field| reply.header("WWW-Authenticate", field)),
             Self::Veeam => problem(),
             Self::Tencent if *presented == Presented::None => bearer(400, "invalid_request"),
             Self::Tencent => bearer(401, "invalid_token"),
@@ -82,9 +82,5 @@ fn problem() -> Reply {
         "instance": null,
         "traceId": uuid(),
     });
-    Reply::bytes(
-        401,
-        "application/problem+json; charset=utf-8",
-        problem.to_string(),
-    )
+    Reply::bytes(401, "application/problem+json; charset=utf-8", problem.to_string())
 }

@@ -32,9 +32,7 @@ impl Presented {
         let value = String::from_utf8_lossy(value);
         let token = match scheme {
             None => Some(&*value),
-            Some(scheme) => value
-                .strip_prefix(scheme)
-                .and_then(|rest| rest.strip_prefix(' ')),
+            Some(scheme) => value.strip_prefix(scheme).and_then(|rest| rest.strip_prefix(' ')),
         };
         match token {
             Some(token) if !token.is_empty() && !token.contains(' ') => {

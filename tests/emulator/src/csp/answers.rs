@@ -17,10 +17,7 @@ pub fn conflict() -> Step {
 
 /// C6: 429, with whatever `Retry-After` (seconds or [`http_date`](crate::http_date)) or none.
 pub fn rate_limited(retry_after: Option<&str>) -> Step {
-    let step = Step::Json(
-        429,
-        json!({ "moduleCode": 340, "message": "too many requests" }),
-    );
+    let step = Step::Json(429, json!({ "moduleCode": 340, "message": "too many requests" }));
     match retry_after {
         Some(value) => step.retry_after(value),
         None => step,
@@ -29,18 +26,12 @@ pub fn rate_limited(retry_after: Option<&str>) -> Step {
 
 /// C7: 500 with an envelope. `Step::Html(500)` is the other one.
 pub fn server_error() -> Step {
-    Step::Json(
-        500,
-        json!({ "moduleCode": 340, "message": "internal error" }),
-    )
+    Step::Json(500, json!({ "moduleCode": 340, "message": "internal error" }))
 }
 
 /// C2: 200 with `cspErrorCode` and no access token.
 pub fn error_in_success() -> Step {
-    Step::Json(
-        200,
-        json!({ "cspErrorCode": "540.120-340.800", "message": "invalid_grant" }),
-    )
+    Step::Json(200, json!({ "cspErrorCode": "540.120-340.800", "message": "invalid_grant" }))
 }
 
 /// A refusal that is not about which token it is (C3).
@@ -50,11 +41,7 @@ pub(super) fn refused(message: &str) -> Reply {
 
 /// The message quotes the end of the token (C-E6: redaction).
 pub(super) fn bad_token(shape: BadToken, token: &str) -> Reply {
-    let end = token
-        .char_indices()
-        .rev()
-        .nth(4)
-        .map_or(token, |(at, _)| &token[at..]);
+    let end = token.char_indices().rev().nth(4).map_or(token, |(at, _)| &token[at..]);
     let message = format!("invalid_grant: Invalid refresh token: xxxx...{end}");
     match shape {
         BadToken::Number400 => Reply::json(400, json!({ "moduleCode": 340, "message": message })),

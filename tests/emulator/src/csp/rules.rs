@@ -54,18 +54,13 @@ pub(super) fn client_credentials(
     if form.value("grant_type") != Some("client_credentials") {
         return refused("unsupported_grant_type");
     }
-    let client = request
-        .headers("authorization")
-        .first()
-        .and_then(|header| basic(header));
+    let client = request.headers("authorization").first().and_then(|header| basic(header));
     match client {
         Some((id, secret)) if book.clients.get(&id) == Some(&secret) => {
             // No API token was sent: there is nothing to echo.
             let reply = book.success(tokens, "").1;
             reply.edit_json(|answer| {
-                answer
-                    .as_object_mut()
-                    .map(|fields| fields.remove("refresh_token"));
+                answer.as_object_mut().map(|fields| fields.remove("refresh_token"));
             })
         }
         client => {
@@ -79,9 +74,7 @@ pub(super) fn client_credentials(
 fn presented(book: &Book, request: &Recorded, desk: &Desk) -> Option<(String, Option<String>)> {
     let in_query = || {
         let query = crate::form::Form::parse(request.query()?.as_bytes());
-        query
-            .value("refresh_token")
-            .map(|token| (token.to_owned(), None))
+        query.value("refresh_token").map(|token| (token.to_owned(), None))
     };
     if book.allows(Lenient::Query)
         && let Some(found) = in_query()
@@ -90,30 +83,21 @@ fn presented(book: &Book, request: &Recorded, desk: &Desk) -> Option<(String, Op
     }
     if book.allows(Lenient::Json) && request.media_type().as_deref() == Some("application/json") {
         let body: serde_json::Value = serde_json::from_slice(&request.body).ok()?;
-        return body["refresh_token"]
-            .as_str()
-            .map(|token| (token.to_owned(), None));
+        return body["refresh_token"].as_str().map(|token| (token.to_owned(), None));
     }
     if !is_form(request) {
         return None;
     }
     let form = request.form();
     let old_name = book.allows(Lenient::FormRefreshToken) && form.value("refresh_token").is_some();
-    let name = if old_name {
-        "refresh_token"
-    } else {
-        "api_token"
-    };
+    let name = if old_name { "refresh_token" } else { "api_token" };
     if !book.allows(Lenient::ExtraParameters)
         && let Err(fault) = form.check(&[name, "passcode?"], true)
     {
         desk.violation(format!("token request: {fault:?}"));
         return None;
     }
-    Some((
-        form.value(name)?.to_owned(),
-        form.value("passcode").map(str::to_owned),
-    ))
+    Some((form.value(name)?.to_owned(), form.value("passcode").map(str::to_owned)))
 }
 
 /// C-E4: with MFA a code is wanted, and good once.
@@ -129,9 +113,7 @@ fn passes(held: &mut ApiToken, passcode: Option<&str>) -> bool {
 }
 
 fn accepts_json(request: &Recorded, desk: &Desk) -> bool {
-    let accepts = request
-        .header("accept")
-        .is_some_and(|value| value.contains("application/json"));
+    let accepts = request.header("accept").is_some_and(|value| value.contains("application/json"));
     if !accepts {
         desk.violation("no Accept: application/json");
     }

@@ -49,10 +49,7 @@ pub(super) async fn read(
     expected: Expected,
     request: &mut Recorded,
 ) -> io::Result<()> {
-    let mut sink = Sink {
-        request,
-        digest: Context::new(&SHA256),
-    };
+    let mut sink = Sink { request, digest: Context::new(&SHA256) };
     match expected {
         Expected::Length(length) => sink.take(wire, length).await?,
         Expected::Chunked => sink.chunks(wire).await?,
@@ -77,9 +74,7 @@ impl Sink<'_> {
             let bytes = &wire.ahead()[..here];
             self.digest.update(bytes);
             let room = KEPT.saturating_sub(self.request.body.len());
-            self.request
-                .body
-                .extend_from_slice(&bytes[..here.min(room)]);
+            self.request.body.extend_from_slice(&bytes[..here.min(room)]);
             self.request.body_length += here as u64;
             wire.skip(here);
             length -= here as u64;
@@ -117,9 +112,7 @@ impl Sink<'_> {
                 .position(|byte| *byte == b':')
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "trailer"))?;
             let name = String::from_utf8_lossy(&line[..colon]).into_owned();
-            self.request
-                .trailers
-                .push((name, line[colon + 1..].trim_ascii().to_vec()));
+            self.request.trailers.push((name, line[colon + 1..].trim_ascii().to_vec()));
         }
     }
 }

@@ -48,10 +48,7 @@ impl Exchange {
 
     fn expects_continue(&self) -> bool {
         self.request.version == 1
-            && self
-                .request
-                .header("expect")
-                .is_some_and(|v| v.eq_ignore_ascii_case("100-continue"))
+            && self.request.header("expect").is_some_and(|v| v.eq_ignore_ascii_case("100-continue"))
     }
 
     pub(super) fn new(wire: Wire, tls: bool, sni: Option<String>, connection: u64) -> Self {
@@ -70,12 +67,7 @@ impl Exchange {
             connection,
             at: Instant::now(),
         };
-        Self {
-            wire,
-            request,
-            expected: None,
-            sends_continue: true,
-        }
+        Self { wire, request, expected: None, sends_continue: true }
     }
 
     /// Waits for the next request's head. `Ok(false)`: the client closed between requests.
@@ -150,7 +142,6 @@ impl Exchange {
     }
 
     pub(super) fn body_unread(&self) -> bool {
-        self.expected
-            .is_some_and(|expected| expected != Expected::Length(0))
+        self.expected.is_some_and(|expected| expected != Expected::Length(0))
     }
 }

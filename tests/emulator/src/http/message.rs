@@ -50,9 +50,7 @@ impl Recorded {
     /// The first value of a field, whatever the casing of its name. Bytes that are not UTF-8 are
     /// replaced.
     pub fn header(&self, name: &str) -> Option<String> {
-        self.headers(name)
-            .first()
-            .map(|value| String::from_utf8_lossy(value).into_owned())
+        self.headers(name).first().map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
     /// All values of a field, in order.
@@ -66,9 +64,7 @@ impl Recorded {
 
     /// Whether a field of that name is present.
     pub fn has(&self, name: &str) -> bool {
-        self.head
-            .iter()
-            .any(|(sent, _)| sent.eq_ignore_ascii_case(name))
+        self.head.iter().any(|(sent, _)| sent.eq_ignore_ascii_case(name))
     }
 
     /// Names of the fields in order, as sent.
@@ -89,13 +85,6 @@ impl Recorded {
     /// Media type without its parameters, in lower case.
     pub fn media_type(&self) -> Option<String> {
         let value = self.header("content-type")?;
-        Some(
-            value
-                .split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_ascii_lowercase(),
-        )
+        Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
     }
 }

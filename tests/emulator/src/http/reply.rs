@@ -113,9 +113,7 @@ impl Reply {
 
     /// Any bytes under any media type.
     pub fn bytes(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self::status(status)
-            .header("Content-Type", content_type)
-            .body(Body::Bytes(body.into()))
+        Self::status(status).header("Content-Type", content_type).body(Body::Bytes(body.into()))
     }
 
     /// A page that looks like a login form or a gateway's error page.
@@ -158,8 +156,7 @@ impl Reply {
     /// here replaces the server's own.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.headers
-            .push((name.to_owned(), value.as_ref().to_vec()));
+        self.headers.push((name.to_owned(), value.as_ref().to_vec()));
         self
     }
 
@@ -265,10 +262,7 @@ pub struct EventSource {
 
 impl Default for EventSource {
     fn default() -> Self {
-        Self {
-            messages: broadcast::channel(4096).0,
-            subscribers: watch::channel(0).0,
-        }
+        Self { messages: broadcast::channel(4096).0, subscribers: watch::channel(0).0 }
     }
 }
 
@@ -303,10 +297,7 @@ impl EventSource {
     pub(super) fn subscribe(&self) -> Subscription<'_> {
         let messages = self.messages.subscribe();
         self.subscribers.send_modify(|open| *open += 1);
-        Subscription {
-            source: self,
-            messages,
-        }
+        Subscription { source: self, messages }
     }
 }
 

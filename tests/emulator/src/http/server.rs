@@ -56,9 +56,7 @@ impl Server {
     pub fn start(handler: Arc<impl Handler>, tls: Tls) -> Self {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = listen(any_port).expect("a loopback port can be bound");
-        let address = listener
-            .local_addr()
-            .expect("a bound listener has an address");
+        let address = listener.local_addr().expect("a bound listener has an address");
         let state = Arc::new(State {
             accepting: AtomicBool::new(true),
             accepted: AtomicU64::new(0),
@@ -67,12 +65,7 @@ impl Server {
             tls_failures: AtomicU64::new(0),
         });
         let task = tokio::spawn(accept(listener, handler, tls.clone(), Arc::clone(&state)));
-        Self {
-            address,
-            tls,
-            state,
-            task,
-        }
+        Self { address, tls, state, task }
     }
 
     /// Where it listens.
@@ -82,11 +75,7 @@ impl Server {
 
     /// `http://127.0.0.1:PORT` or `https://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
-        let scheme = if self.certificate().is_some() {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = if self.certificate().is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
@@ -111,9 +100,7 @@ impl Server {
     /// Waits until exactly so many connections are open; false when the deadline passes first.
     pub async fn wait_for_open_connections(&self, wanted: usize, deadline: Duration) -> bool {
         let mut open = self.state.open.subscribe();
-        tokio::time::timeout(deadline, open.wait_for(|now| *now == wanted))
-            .await
-            .is_ok()
+        tokio::time::timeout(deadline, open.wait_for(|now| *now == wanted)).await.is_ok()
     }
 
     /// Requests that were not HTTP/1.x or framed ambiguously; each got a 400 and the connection

@@ -31,14 +31,8 @@ impl Tls {
     /// TLS that also demands the client certificate returned.
     pub fn mutual() -> (Self, ClientCertificate) {
         let (key, certificate) = fresh(&["client.test"]);
-        let client = ClientCertificate {
-            pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        };
-        (
-            Self::On(Certificate::self_signed(Some(certificate.der().clone()))),
-            client,
-        )
+        let client = ClientCertificate { pem: certificate.pem(), key_pem: key.serialize_pem() };
+        (Self::On(Certificate::self_signed(Some(certificate.der().clone()))), client)
     }
 }
 
@@ -72,9 +66,7 @@ impl Certificate {
             None => builder.with_no_client_auth(),
             Some(client) => {
                 let mut roots = RootCertStore::empty();
-                roots
-                    .add(client)
-                    .expect("a fresh certificate is a trust anchor");
+                roots.add(client).expect("a fresh certificate is a trust anchor");
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                         .build()
@@ -87,11 +79,7 @@ impl Certificate {
             .with_single_cert(vec![certificate.der().clone()], private)
             .expect("key and certificate belong together");
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self {
-            pem: certificate.pem(),
-            pin: BASE64_STANDARD.encode(spki),
-            config: Arc::new(config),
-        }
+        Self { pem: certificate.pem(), pin: BASE64_STANDARD.encode(spki), config: Arc::new(config) }
     }
 
     /// PEM, for `tls.ca_file`.
@@ -111,9 +99,7 @@ impl Certificate {
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate")
-            .field("pin", &self.pin)
-            .finish_non_exhaustive()
+        f.debug_struct("Certificate").field("pin", &self.pin).finish_non_exhaustive()
     }
 }
 

@@ -32,10 +32,7 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(io: Box<dyn Io>) -> Self {
-        Self {
-            io,
-            ahead: Vec::with_capacity(4096),
-        }
+        Self { io, ahead: Vec::with_capacity(4096) }
     }
 
     /// What was read and not taken yet.

@@ -55,14 +55,9 @@ pub(super) async fn reply(
     let close = reply.close || !keep_alive || reply.framing == Framing::Close;
     let bodiless = method == "HEAD" || matches!(reply.status, 100..=199 | 204 | 304);
     let head = head(&reply, close, matches!(reply.status, 100..=199 | 204 | 304));
-    let mut pen = Pen {
-        wire,
-        drip: reply.drip,
-        held: reply.interim.clone(),
-    };
+    let mut pen = Pen { wire, drip: reply.drip, held: reply.interim.clone() };
     if let Fault::CutHead { after_bytes } = reply.fault {
-        pen.put(&head.as_slice()[..after_bytes.min(head.len())])
-            .await?;
+        pen.put(&head.as_slice()[..after_bytes.min(head.len())]).await?;
         pen.flush().await?;
         return Ok(After::Drop);
     }
@@ -88,12 +83,7 @@ fn head(reply: &Reply, close: bool, unframed: bool) -> Vec<u8> {
         head.extend_from_slice(value);
         head.extend_from_slice(b"\r\n");
     }
-    let own = |name: &str| {
-        reply
-            .headers
-            .iter()
-            .any(|(set, _)| set.eq_ignore_ascii_case(name))
-    };
+    let own = |name: &str| reply.headers.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
     if !(unframed || own("content-length") || own("transfer-encoding")) {
         match reply.framing {
             Framing::Length => {
@@ -227,8 +217,7 @@ impl Pen<'_> {
         match framing {
             Framing::Chunked(_) if bytes.is_empty() => Ok(()),
             Framing::Chunked(_) => {
-                self.put(format!("{:x}\r\n", bytes.len()).as_bytes())
-                    .await?;
+                self.put(format!("{:x}\r\n", bytes.len()).as_bytes()).await?;
                 self.put(bytes).await?;
                 self.put(b"\r\n").await
             }

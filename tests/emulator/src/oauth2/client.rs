@@ -35,13 +35,7 @@ impl Clients {
             Some(_) => vec![Authentication::Basic, Authentication::Post],
             None => vec![Authentication::None],
         };
-        self.0.insert(
-            id.to_owned(),
-            Client {
-                secret: secret.map(str::to_owned),
-                methods,
-            },
-        );
+        self.0.insert(id.to_owned(), Client { secret: secret.map(str::to_owned), methods });
     }
 
     pub(super) fn allow(&mut self, id: &str, methods: &[Authentication]) {
@@ -60,15 +54,10 @@ impl Clients {
         let invalid_request = (Refusal::InvalidRequest, None);
         let (method, id, secret) = match request.headers("authorization").as_slice() {
             [] => {
-                let id = form
-                    .value("client_id")
-                    .ok_or((Refusal::InvalidClient, None))?;
+                let id = form.value("client_id").ok_or((Refusal::InvalidClient, None))?;
                 let secret = form.value("client_secret");
-                let method = if secret.is_some() {
-                    Authentication::Post
-                } else {
-                    Authentication::None
-                };
+                let method =
+                    if secret.is_some() { Authentication::Post } else { Authentication::None };
                 (method, id.to_owned(), secret.map(str::to_owned))
             }
             [header] => {
@@ -104,9 +93,7 @@ pub(crate) fn basic(header: &[u8]) -> Option<(String, String)> {
 fn form_decoded(text: &str) -> String {
     let pair = format!("v={}", text.replace('&', "%26"));
     let decoded = form_urlencoded::parse(pair.as_bytes()).next();
-    decoded
-        .map(|(_, value)| value.into_owned())
-        .unwrap_or_default()
+    decoded.map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -116,10 +103,7 @@ mod tests {
     #[test]
     fn basic_is_form_decoded_after_base64() {
         let header = format!("Basic {}", BASE64_STANDARD.encode("my%3Aid:p%25+%2B%26"));
-        assert_eq!(
-            basic(header.as_bytes()),
-            Some(("my:id".into(), "p% +&".into()))
-        );
+        assert_eq!(basic(header.as_bytes()), Some(("my:id".into(), "p% +&".into())));
         assert_eq!(basic(b"Bearer abc"), None);
     }
 }

@@ -73,10 +73,7 @@ impl Families {
                 .is_some_and(|(previous, at)| previous == token && at.elapsed() < rules.grace);
             if within_grace {
                 let refresh_token = Some(family.current.clone());
-                return Some(Refreshed {
-                    family: index,
-                    refresh_token,
-                });
+                return Some(Refreshed { family: index, refresh_token });
             }
             if rules.reuse == Reuse::RevokesFamily {
                 family.revoke(access);
@@ -95,10 +92,7 @@ impl Families {
                 Some(next)
             }
         };
-        Some(Refreshed {
-            family: index,
-            refresh_token,
-        })
+        Some(Refreshed { family: index, refresh_token })
     }
 
     /// The index of the newest family.

@@ -43,25 +43,12 @@ pub(super) fn token(
         "client_credentials" => Ok(success(book, tokens, &client, None, None)),
         "refresh_token" => {
             let presented = form.value("refresh_token").ok_or(Refusal::InvalidRequest)?;
-            let Settings {
-                rotation,
-                reuse,
-                grace,
-                ..
-            } = book.settings;
-            let rules = Rules {
-                rotation,
-                reuse,
-                grace,
-            };
+            let Settings { rotation, reuse, grace, .. } = book.settings;
+            let rules = Rules { rotation, reuse, grace };
             match book.families.refresh(presented, &client, &rules, tokens) {
-                Some(done) => Ok(success(
-                    book,
-                    tokens,
-                    &client,
-                    Some(done.family),
-                    done.refresh_token,
-                )),
+                Some(done) => {
+                    Ok(success(book, tokens, &client, Some(done.family), done.refresh_token))
+                }
                 None => {
                     desk.failure(&client);
                     Err(Refusal::InvalidGrant)
@@ -77,13 +64,7 @@ pub(super) fn token(
             }
             let refresh_token = book.families.start(&client);
             let family = book.families.newest();
-            Ok(success(
-                book,
-                tokens,
-                &client,
-                Some(family),
-                Some(refresh_token),
-            ))
+            Ok(success(book, tokens, &client, Some(family), Some(refresh_token)))
         }
         _ => Err(Refusal::UnsupportedGrantType),
     }
@@ -110,15 +91,12 @@ fn authenticated(book: &Book, request: &Recorded, desk: &Desk) -> Result<(Form, 
     if !is_form || form.repeated().is_some() {
         return Err(Refusal::InvalidRequest);
     }
-    let client = book
-        .clients
-        .authenticate(request, &form)
-        .map_err(|(refusal, id)| {
-            if let Some(id) = id {
-                desk.failure(&id);
-            }
-            refusal
-        })?;
+    let client = book.clients.authenticate(request, &form).map_err(|(refusal, id)| {
+        if let Some(id) = id {
+            desk.failure(&id);
+        }
+        refusal
+    })?;
     Ok((form, client))
 }
 
@@ -153,9 +131,7 @@ fn success(
     );
     merge(&mut answer, settings.extra.clone());
     // RFC 6749 §5.1 demands both.
-    Reply::json(200, answer)
-        .header("Cache-Control", "no-store")
-        .header("Pragma", "no-cache")
+    Reply::json(200, answer).header("Cache-Control", "no-store").header("Pragma", "no-cache")
 }
 
 /// A new access token, or the one held if the provider repeats itself (Q18), with the rest of its
@@ -164,10 +140,7 @@ fn access_token(book: &mut Book, tokens: &Tokens, holder: &str) -> (String, Dura
     let held = book.last.get(holder);
     if let Some(held) = held.filter(|held| book.settings.same_token && tokens.is_live(&held.token))
     {
-        return (
-            held.token.clone(),
-            held.until.saturating_duration_since(Instant::now()),
-        );
+        return (held.token.clone(), held.until.saturating_duration_since(Instant::now()));
     }
     if let Some(held) = held.filter(|_| book.settings.single_live) {
         tokens.revoke(&held.token);
@@ -180,10 +153,7 @@ fn access_token(book: &mut Book, tokens: &Tokens, holder: &str) -> (String, Dura
         mint::opaque(32)
     };
     tokens.issue(&token, Some(life));
-    let held = Held {
-        token: token.clone(),
-        until: Instant::now() + life,
-    };
+    let held = Held { token: token.clone(), until: Instant::now() + life };
     book.last.insert(holder.to_owned(), held);
     (token, life)
 }

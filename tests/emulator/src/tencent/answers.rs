@@ -58,9 +58,7 @@ fn spaced(status: u16, value: Value) -> Reply {
 }
 
 fn styled(status: u16, value: Value, style: JsonStyle) -> Reply {
-    Reply::status(status)
-        .header("Content-Type", MEDIA_TYPE)
-        .body(Body::Json(value, style))
+    Reply::status(status).header("Content-Type", MEDIA_TYPE).body(Body::Json(value, style))
 }
 
 /// Here `scope` is an array, and the slashes of `iss` are escaped.

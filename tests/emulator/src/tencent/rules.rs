@@ -96,13 +96,8 @@ fn client(book: &Book, request: &Recorded, form: &Form, desk: &Desk) -> Result<S
     }
     let (id, secret) = match request.headers("authorization").as_slice() {
         [] => {
-            let id = form
-                .value("client_id")
-                .ok_or_else(|| refused(400, "invalid_request"))?;
-            (
-                id.to_owned(),
-                form.value("client_secret").unwrap_or_default().to_owned(),
-            )
+            let id = form.value("client_id").ok_or_else(|| refused(400, "invalid_request"))?;
+            (id.to_owned(), form.value("client_secret").unwrap_or_default().to_owned())
         }
         [header] if form.value("client_secret").is_none() => {
             basic(header).ok_or_else(|| refused(401, "invalid_client"))?

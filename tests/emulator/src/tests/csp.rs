@@ -8,9 +8,7 @@ use crate::csp::{conflict, error_in_success, rate_limited, server_error};
 use crate::{Step, Tls, Tokens};
 
 async fn authorize(csp: &Csp, form: &[(&str, &str)]) -> Answer {
-    post_form(csp.server().address(), AUTHORIZE_PATH, &[], form)
-        .await
-        .unwrap()
+    post_form(csp.server().address(), AUTHORIZE_PATH, &[], form).await.unwrap()
 }
 
 fn start() -> (Tokens, Csp, String) {
@@ -26,31 +24,19 @@ async fn c1_a_success_echoes_the_api_token_or_not() {
     assert_eq!(token.len(), 65);
     let form = [("api_token", token.as_str())];
     let body = authorize(&csp, &form).await.json();
-    assert_eq!(
-        (&body["expires_in"], &body["id_token"]),
-        (&json!(1799), &json!(""))
-    );
+    assert_eq!((&body["expires_in"], &body["id_token"]), (&json!(1799), &json!("")));
     assert_eq!(body["refresh_token"], json!(token));
     assert!(tokens.is_live(body["access_token"].as_str().unwrap()));
     csp.set_echo(Echo::Null);
     csp.set_expires_in(json!(0));
     let body = authorize(&csp, &form).await.json();
-    assert_eq!(
-        (&body["refresh_token"], &body["expires_in"]),
-        (&Value::Null, &json!(0))
-    );
+    assert_eq!((&body["refresh_token"], &body["expires_in"]), (&Value::Null, &json!(0)));
     csp.set_echo(Echo::Absent);
     csp.omit_expires_in();
     let body = authorize(&csp, &form).await.json();
-    assert_eq!(
-        (body.get("refresh_token"), body.get("expires_in")),
-        (None, None)
-    );
+    assert_eq!((body.get("refresh_token"), body.get("expires_in")), (None, None));
     csp.set_echo(Echo::Other);
-    assert_ne!(
-        authorize(&csp, &form).await.json()["refresh_token"],
-        json!(token)
-    );
+    assert_ne!(authorize(&csp, &form).await.json()["refresh_token"], json!(token));
     assert!(csp.violations().is_empty());
 }
 
@@ -58,20 +44,14 @@ async fn c1_a_success_echoes_the_api_token_or_not() {
 async fn c_e2_odd_tokens_are_decoded() {
     let (_, csp, _) = start();
     csp.add_api_token("a+b&c=d %");
-    assert_eq!(
-        authorize(&csp, &[("api_token", "a+b&c=d %")]).await.status,
-        200
-    );
+    assert_eq!(authorize(&csp, &[("api_token", "a+b&c=d %")]).await.status, 200);
 }
 
 #[tokio::test]
 async fn c_e1_only_the_documented_form_passes() {
     let (_, csp, token) = start();
     let grant = ("grant_type", "refresh_token");
-    let (new, old) = (
-        ("api_token", token.as_str()),
-        ("refresh_token", token.as_str()),
-    );
+    let (new, old) = (("api_token", token.as_str()), ("refresh_token", token.as_str()));
     for form in [vec![grant, new], vec![old], vec![new, new]] {
         assert_eq!(authorize(&csp, &form).await.status, 400);
     }
@@ -82,22 +62,12 @@ async fn c_e1_only_the_documented_form_passes() {
     assert_eq!(authorize(&csp, &[old]).await.status, 200);
     csp.allow(Lenient::Json);
     let mut client = Client::connect(csp.server().address()).await.unwrap();
-    let fields = [
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-    ];
+    let fields = [("Content-Type", "application/json"), ("Accept", "application/json")];
     let body = json!({ "refresh_token": token }).to_string();
-    let answer = client
-        .request("POST", AUTHORIZE_PATH, &fields, body.as_bytes())
-        .await
-        .unwrap();
+    let answer = client.request("POST", AUTHORIZE_PATH, &fields, body.as_bytes()).await.unwrap();
     assert_eq!(answer.status, 200);
     assert_eq!(
-        client
-            .request("POST", "/elsewhere", &fields, b"")
-            .await
-            .unwrap()
-            .json(),
+        client.request("POST", "/elsewhere", &fields, b"").await.unwrap().json(),
         Value::Null
     );
 }
@@ -140,10 +110,7 @@ async fn c_e5_c_e6_bad_tokens_come_back_in_three_envelopes() {
     ] {
         csp.set_bad_token(shape);
         let answer = authorize(&csp, &bad).await;
-        assert_eq!(
-            (answer.status, &answer.json()["moduleCode"]),
-            (status, &code)
-        );
+        assert_eq!((answer.status, &answer.json()["moduleCode"]), (status, &code));
         assert!(answer.text().contains("xxxx...tN3NK"));
     }
     csp.expire_api_token(&token);
@@ -155,12 +122,7 @@ async fn c_e5_c_e6_bad_tokens_come_back_in_three_envelopes() {
 async fn c2_c5_c6_c7_are_scripted() {
     let (_, csp, token) = start();
     let date = crate::http_date(std::time::SystemTime::now());
-    csp.script([
-        error_in_success(),
-        conflict(),
-        rate_limited(None),
-        rate_limited(Some(&date)),
-    ]);
+    csp.script([error_in_success(), conflict(), rate_limited(None), rate_limited(Some(&date))]);
     csp.script([server_error(), Step::Html(500)]);
     for (status, retry_after) in [
         (200, None),
@@ -171,10 +133,7 @@ async fn c2_c5_c6_c7_are_scripted() {
         (500, None),
     ] {
         let answer = authorize(&csp, &[("api_token", &token)]).await;
-        assert_eq!(
-            (answer.status, answer.header("retry-after")),
-            (status, retry_after)
-        );
+        assert_eq!((answer.status, answer.header("retry-after")), (status, retry_after));
     }
 }
 

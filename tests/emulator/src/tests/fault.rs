@@ -8,9 +8,7 @@ use crate::{Api, FaultProxy, Tls, Tokens};
 
 async fn get(proxy: &FaultProxy) -> std::io::Result<Answer> {
     let mut client = Client::connect(proxy.address()).await?;
-    client
-        .request("GET", "/", &[("Authorization", "Bearer live")], b"")
-        .await
+    client.request("GET", "/", &[("Authorization", "Bearer live")], b"").await
 }
 
 #[tokio::test]
@@ -28,35 +26,20 @@ async fn the_network_is_bad_in_every_way() {
     proxy.set_delay(Duration::ZERO);
 
     proxy.set_cut_after(Some(30));
-    assert_eq!(
-        get(&proxy).await.unwrap_err().kind(),
-        ErrorKind::UnexpectedEof
-    );
+    assert_eq!(get(&proxy).await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     proxy.set_cut_after(None);
 
     proxy.set_reset(true);
-    assert_eq!(
-        get(&proxy).await.unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
+    assert_eq!(get(&proxy).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     proxy.set_reset(false);
 
     let mut open = Client::connect(proxy.address()).await.unwrap();
     open.request("GET", "/", &[], b"").await.unwrap();
     proxy.refuse(true).await;
-    assert_eq!(
-        get(&proxy).await.unwrap_err().kind(),
-        ErrorKind::ConnectionRefused
-    );
-    assert_eq!(
-        open.request("GET", "/", &[], b"").await.unwrap().status,
-        401
-    );
+    assert_eq!(get(&proxy).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(open.request("GET", "/", &[], b"").await.unwrap().status, 401);
     proxy.reset_open();
-    assert_eq!(
-        open.rest().await.unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
+    assert_eq!(open.rest().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     proxy.refuse(false).await;
     assert_eq!(get(&proxy).await.unwrap().status, 200);
 }

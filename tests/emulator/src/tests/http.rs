@@ -24,9 +24,7 @@ fn api() -> (Api, &'static str) {
 
 async fn get(api: &Api, target: &str) -> io::Result<crate::client::Answer> {
     let mut client = Client::connect(api.server().address()).await?;
-    client
-        .request("GET", target, &[("Authorization", "Bearer live")], b"")
-        .await
+    client.request("GET", target, &[("Authorization", "Bearer live")], b"").await
 }
 
 #[tokio::test]
@@ -72,12 +70,7 @@ async fn a_hanging_request_ends_when_the_client_leaves() {
 async fn bodies_arrive_in_every_framing() {
     let (api, bearer) = api();
     api.serve("/length", Reply::pattern(100_000));
-    api.serve(
-        "/chunks",
-        Reply::pattern(100_000)
-            .chunked(1000)
-            .trailer("X-End", "yes"),
-    );
+    api.serve("/chunks", Reply::pattern(100_000).chunked(1000).trailer("X-End", "yes"));
     api.serve("/close", Reply::pattern(100_000).close_delimited());
     for target in ["/length", "/chunks", "/close"] {
         let answer = get(&api, target).await.unwrap();
@@ -144,18 +137,12 @@ async fn events_leave_one_by_one_and_end() {
     let source = EventSource::new();
     api.serve("/events", Reply::events(&source));
     let mut client = Client::connect(api.server().address()).await.unwrap();
-    client
-        .send(b"GET /events HTTP/1.1\r\nAuthorization: Bearer live\r\n\r\n")
-        .await
-        .unwrap();
+    client.send(b"GET /events HTTP/1.1\r\nAuthorization: Bearer live\r\n\r\n").await.unwrap();
     assert!(source.wait_for_subscribers(1, DEADLINE).await);
     assert_eq!(source.send("data: 1\n\n"), 1);
     assert_eq!(source.send("data: 2\n\n"), 1);
     source.end();
-    assert_eq!(
-        client.answer().await.unwrap().text(),
-        "data: 1\n\ndata: 2\n\n"
-    );
+    assert_eq!(client.answer().await.unwrap().text(), "data: 1\n\ndata: 2\n\n");
     assert!(source.wait_for_subscribers(0, DEADLINE).await);
 }
 
@@ -164,19 +151,9 @@ async fn an_upgrade_echoes() {
     let (api, _) = api();
     api.serve("/ws", Reply::upgrade("websocket"));
     let mut client = Client::connect(api.server().address()).await.unwrap();
-    let fields = [
-        ("Authorization", "Bearer live"),
-        ("Connection", "Upgrade"),
-        ("Upgrade", "websocket"),
-    ];
-    assert_eq!(
-        client
-            .request("GET", "/ws", &fields, b"")
-            .await
-            .unwrap()
-            .status,
-        101
-    );
+    let fields =
+        [("Authorization", "Bearer live"), ("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    assert_eq!(client.request("GET", "/ws", &fields, b"").await.unwrap().status, 101);
     // The echo is made to read as an answer.
     client.send(b"HTTP/1.1 204 Echo\r\n\r\n").await.unwrap();
     assert_eq!(client.answer().await.unwrap().status, 204);
@@ -185,10 +162,7 @@ async fn an_upgrade_echoes() {
 #[tokio::test]
 async fn a_dripped_answer_takes_its_time() {
     let (api, _) = api();
-    api.serve(
-        "/slow",
-        Reply::json(200, serde_json::json!({})).drip(10, Duration::from_millis(5)),
-    );
+    api.serve("/slow", Reply::json(200, serde_json::json!({})).drip(10, Duration::from_millis(5)));
     let before = Instant::now();
     assert_eq!(get(&api, "/slow").await.unwrap().text(), "{}");
     assert!(before.elapsed() >= Duration::from_millis(25));

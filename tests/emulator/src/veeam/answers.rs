@@ -45,11 +45,7 @@ pub(super) fn success(book: &mut Book, tokens: &Tokens, wanted: &Issue<'_>) -> R
     tokens.issue(&issued.access_token, Some(book.lifetime));
     let offset = Duration::from_millis(book.expires_offset_ms.unsigned_abs());
     let expires = now + book.lifetime.saturating_sub(SAMPLE_GAP);
-    let expires = if book.expires_offset_ms < 0 {
-        expires - offset
-    } else {
-        expires + offset
-    };
+    let expires = if book.expires_offset_ms < 0 { expires - offset } else { expires + offset };
     let mut answer = blank();
     crate::step::merge(
         &mut answer,
@@ -73,11 +69,7 @@ pub(super) fn success(book: &mut Book, tokens: &Tokens, wanted: &Issue<'_>) -> R
 /// Makes a pair of tokens with the same `jti`, told apart by `aud` (V-E4). The refresh token counts
 /// from now on; the access token is the caller's to register.
 pub(super) fn issue(book: &mut Book, wanted: &Issue<'_>) -> Issued {
-    let refresh_life = if wanted.short_lived {
-        SHORT_REFRESH_LIFE
-    } else {
-        REFRESH_LIFE
-    };
+    let refresh_life = if wanted.short_lived { SHORT_REFRESH_LIFE } else { REFRESH_LIFE };
     let issued_at = epoch(SystemTime::now());
     let (user_id, jti) = (mint::uuid(), mint::uuid());
     let token = |audience: &str, life: Duration| {
@@ -96,20 +88,11 @@ pub(super) fn issue(book: &mut Book, wanted: &Issue<'_>) -> Issued {
     };
     let access_token = token("api/default/", book.lifetime);
     let refresh_token = token("auth/refresh/", refresh_life);
-    book.siblings
-        .insert(access_token.clone(), refresh_token.clone());
+    book.siblings.insert(access_token.clone(), refresh_token.clone());
     let until = Instant::now() + refresh_life;
-    let held = RefreshToken {
-        user: wanted.user.to_owned(),
-        dead: false,
-        until,
-    };
+    let held = RefreshToken { user: wanted.user.to_owned(), dead: false, until };
     book.refresh_tokens.insert(refresh_token.clone(), held);
-    Issued {
-        access_token,
-        refresh_token,
-        user_id,
-    }
+    Issued { access_token, refresh_token, user_id }
 }
 
 /// V2.
@@ -123,10 +106,7 @@ pub(super) fn mfa_wanted(user: &str, mfa_token: &str) -> Reply {
 /// V3.
 pub(super) fn redirected() -> Reply {
     let mut answer = blank();
-    crate::step::merge(
-        &mut answer,
-        json!({ "redirectTo": "https://idp.example.test/saml" }),
-    );
+    crate::step::merge(&mut answer, json!({ "redirectTo": "https://idp.example.test/saml" }));
     Reply::json(200, answer)
 }
 
@@ -187,9 +167,5 @@ fn plain(status: u16, title: &str, detail: &str) -> Value {
 }
 
 fn problem(status: u16, problem: &Value) -> Reply {
-    Reply::bytes(
-        status,
-        "application/problem+json; charset=utf-8",
-        problem.to_string(),
-    )
+    Reply::bytes(status, "application/problem+json; charset=utf-8", problem.to_string())
 }

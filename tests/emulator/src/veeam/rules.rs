@@ -9,23 +9,15 @@ use crate::mint;
 use crate::tokens::{Tokens, Verdict};
 
 /// Grant types that the documents name and this appliance has not switched on.
-const OTHER_GRANTS: [&str; 5] = [
-    "Updater_token",
-    "Saml",
-    "SsoToken",
-    "Authentication_code",
-    "Unknown",
-];
+const OTHER_GRANTS: [&str; 5] =
+    ["Updater_token", "Saml", "SsoToken", "Authentication_code", "Unknown"];
 
 pub(super) fn token(book: &mut Book, tokens: &Tokens, request: &Recorded, desk: &Desk) -> Reply {
     // V-E15: the sibling products want x-api-version, this one must not get it.
     if desk.common_violations(request, &["x-api-version", "authorization"]) {
         return bad_request("request", "The request is not valid.");
     }
-    if !request
-        .header("accept")
-        .is_some_and(|value| value.contains("application/json"))
-    {
+    if !request.header("accept").is_some_and(|value| value.contains("application/json")) {
         desk.violation("no Accept: application/json");
         return Reply::status(406);
     }
@@ -46,10 +38,9 @@ pub(super) fn token(book: &mut Book, tokens: &Tokens, request: &Recorded, desk: 
         (grant, Spelling::Both) if grant.eq_ignore_ascii_case("password") => {
             login(book, tokens, &form, desk)
         }
-        (grant, _) if OTHER_GRANTS.contains(&grant) => bad_request(
-            "grant_type",
-            &format!("The grant type '{grant}' is not enabled."),
-        ),
+        (grant, _) if OTHER_GRANTS.contains(&grant) => {
+            bad_request("grant_type", &format!("The grant type '{grant}' is not enabled."))
+        }
         (grant, _) => bad_request("grant_type", &format!("The value '{grant}' is not valid.")),
     }
 }
@@ -60,14 +51,9 @@ fn refresh(book: &mut Book, tokens: &Tokens, form: &Form, desk: &Desk) -> Reply 
         (Spelling::Capital, false) => &["Username", "Password", "refresh_token", "grant_type"],
         (Spelling::Capital, true) => &["Username?", "Password?", "refresh_token", "grant_type"],
         (Spelling::Lower, _) => &["refresh_token", "grant_type"],
-        (Spelling::Both, _) => &[
-            "Username?",
-            "Password?",
-            "username?",
-            "password?",
-            "refresh_token",
-            "grant_type",
-        ],
+        (Spelling::Both, _) => {
+            &["Username?", "Password?", "username?", "password?", "refresh_token", "grant_type"]
+        }
     };
     if let Err(reply) = checked(book, form, documented, desk) {
         return reply;
@@ -87,30 +73,13 @@ fn refresh(book: &mut Book, tokens: &Tokens, form: &Form, desk: &Desk) -> Reply 
     if !book.allows(Lenient::OldRefreshTokenLives) {
         book.kill(presented);
     }
-    success(
-        book,
-        tokens,
-        &Issue {
-            user: &user,
-            short_lived: false,
-        },
-    ) // V1
+    success(book, tokens, &Issue { user: &user, short_lived: false }) // V1
 }
 
 fn login(book: &mut Book, tokens: &Tokens, form: &Form, desk: &Desk) -> Reply {
     let documented: &[&str] = match book.spelling {
-        Spelling::Capital => &[
-            "Username",
-            "Password",
-            "grant_type",
-            "short_lived_refresh_token?",
-        ],
-        Spelling::Lower => &[
-            "username",
-            "password",
-            "grant_type",
-            "short_lived_refresh_token?",
-        ],
+        Spelling::Capital => &["Username", "Password", "grant_type", "short_lived_refresh_token?"],
+        Spelling::Lower => &["username", "password", "grant_type", "short_lived_refresh_token?"],
         Spelling::Both => &[
             "Username?",
             "Password?",
@@ -126,11 +95,7 @@ fn login(book: &mut Book, tokens: &Tokens, form: &Form, desk: &Desk) -> Reply {
     let (Some(name), Some(password)) = credentials(form) else {
         return missing("Username");
     };
-    let Some(user) = book
-        .users
-        .get(name)
-        .filter(|user| user.password == password)
-    else {
+    let Some(user) = book.users.get(name).filter(|user| user.password == password) else {
         desk.failure(name);
         return unauthorized("The user name or password is incorrect."); // V6
     };
@@ -144,14 +109,7 @@ fn login(book: &mut Book, tokens: &Tokens, form: &Form, desk: &Desk) -> Reply {
     }
     book.logins += 1;
     let short_lived = form.value("short_lived_refresh_token") == Some("true"); // V-E9
-    success(
-        book,
-        tokens,
-        &Issue {
-            user: name,
-            short_lived,
-        },
-    )
+    success(book, tokens, &Issue { user: name, short_lived })
 }
 
 /// V-E6: the second step.
@@ -163,24 +121,14 @@ fn mfa(book: &mut Book, tokens: &Tokens, form: &Form, desk: &Desk) -> Reply {
     let Some(name) = book.pending_mfa.get(mfa_token).cloned() else {
         return unauthorized("The MFA token is invalid.");
     };
-    let expected = book
-        .users
-        .get(&name)
-        .and_then(|user| user.mfa_code.as_deref());
+    let expected = book.users.get(&name).and_then(|user| user.mfa_code.as_deref());
     if expected != form.value("mfa_code") {
         desk.failure(&name);
         return unauthorized("The MFA code is incorrect.");
     }
     book.pending_mfa.remove(mfa_token);
     book.logins += 1;
-    success(
-        book,
-        tokens,
-        &Issue {
-            user: &name,
-            short_lived: false,
-        },
-    )
+    success(book, tokens, &Issue { user: &name, short_lived: false })
 }
 
 /// V-E10.
@@ -235,8 +183,5 @@ fn missing(name: &str) -> Reply {
 /// User name and password in whichever spelling.
 fn credentials(form: &Form) -> (Option<&str>, Option<&str>) {
     let either = |a, b| form.value(a).or_else(|| form.value(b));
-    (
-        either("Username", "username"),
-        either("Password", "password"),
-    )
+    (either("Username", "username"), either("Password", "password"))
 }
