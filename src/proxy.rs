@@ -19,8 +19,8 @@ use crate::metrics::ReplayOutcome;
 
 mod challenge;
 mod connection;
-mod hop;
-mod inject;
+pub mod hop;
+pub mod inject;
 pub mod listener;
 pub mod reject;
 mod relay;

@@ -295,7 +295,14 @@ impl<'a> Item<'a> {
         let (item, secret) = match (file, env, value) {
             (Some(item), _, _) => (item.clone(), SecretRef::File(item.path()?)),
             (_, Some(item), _) => (item.clone(), SecretRef::Env(item.text()?)),
-            (_, _, Some(item)) => (item.clone(), SecretRef::Value(Secret::new(item.text()?))),
+            (_, _, Some(item)) => {
+                let text = item.text()?;
+                if text.is_empty() {
+                    item.wrong("is empty; write the secret, or better name a file");
+                    return None;
+                }
+                (item, SecretRef::Value(Secret::new(text)))
+            }
             (None, None, None) => return None,
         };
         if let Err(error) = secret.read() {

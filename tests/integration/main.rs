@@ -3,5 +3,7 @@
 //! One binary, so that it is linked once. Every test starts its own daemon and its own emulators on
 //! ephemeral ports and waits for events, never for time to pass.
 
+mod bursts;
 mod smoke;
+mod stage;
 mod support;

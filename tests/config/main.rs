@@ -1,0 +1,13 @@
+//! Every kind of mistake in a configuration, with the whole message that a person gets to read:
+//! where it is, what is wrong, what to write instead. And every sample that the documentation
+//! shows, which must be free of mistakes.
+
+mod credentials;
+mod dialects;
+mod routes;
+mod samples;
+mod secrets;
+mod server;
+mod support;
+mod syntax;
+mod tls;
