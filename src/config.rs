@@ -309,7 +309,7 @@ fn dialect_file(path: &Path) -> Result<Dialect, String> {
     }
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     parse_dialect(&text).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-        format!("{} does not load: {}", path.display(), lines.join("; "))
+        let lines: String = problems.iter().map(|problem| format!("\n    {problem}")).collect();
+        format!("{} in {}:{lines}", count(problems.len()), path.display())
     })
 }

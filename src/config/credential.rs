@@ -16,6 +16,13 @@ use crate::source::template::{Value, Values};
 use crate::source::vendor;
 use crate::tls::TlsSettings;
 
+/// The grants of `provider = "oauth2"`.
+const GRANTS: [(&str, Grant); 3] = [
+    ("client_credentials", Grant::ClientCredentials),
+    ("refresh_token", Grant::RefreshToken),
+    ("password", Grant::Password),
+];
+
 pub fn read_all(root: &Section<'_>, warnings: &mut Vec<String>) -> Option<Vec<CredentialConfig>> {
     let item = root.require("credentials", "at least one [credentials.NAME] table")?;
     let section = item.section()?;
@@ -39,7 +46,8 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     let provider = section.take("provider").map_or(Some("oauth2".to_owned()), |i| i.text())?;
     let refresh = refresh(section.take("refresh"));
     if provider == "file" {
-        let path = section.require("path", "the token file").and_then(|item| item.path());
+        let path =
+            section.require("path", "path = \"/path/to/token\"").and_then(|item| item.path());
         section.finish();
         let source = SourceConfig::File(path?);
         let refresh = refresh?;
@@ -60,7 +68,12 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     let mut params = section.take("params").map_or(Some(Vec::new()), |item| params(&item))?;
     let store = section.take("store").map_or(Some(None), |item| store(&item).map(Some));
     let revoke = section.take("revoke_on_shutdown");
-    let speaks = dialect(&provider, &section, allow_plaintext?, &mut params)?;
+    let Some(speaks) = dialect(&provider, &section, allow_plaintext?, &mut params) else {
+        if provider == "oauth2" {
+            finish_undecided(section);
+        }
+        return None;
+    };
     let values = values(&speaks, &section, allow_plaintext?);
     let revoke_on_shutdown = revoke.map_or(Some(false), |item| revocation(&item, &speaks));
     section.finish();
@@ -103,7 +116,7 @@ fn dialect(
     match provider {
         "oauth2" => oauth2(section, allow_plaintext, params),
         "custom" => {
-            let item = section.require("dialect", "the path of a dialect file")?;
+            let item = section.require("dialect", "dialect = \"/path/to/dialect.toml\"")?;
             let loaded = dialect_file(&item.path()?);
             loaded.map_err(|problem| item.wrong(problem)).ok()
         }
@@ -125,17 +138,16 @@ fn oauth2(
     allow_plaintext: bool,
     params: &mut Vec<(String, String)>,
 ) -> Option<Dialect> {
-    let token_url = section.require("token_url", "the token endpoint's URL").and_then(|item| {
+    let example = "token_url = \"https://idp.example/oauth2/token\"";
+    let token_url = section.require("token_url", example).and_then(|item| {
         let text = item.text()?;
         let url = http_url(&item, &text, "https://idp.example/oauth2/token")?;
         check_plaintext(&item, &url, allow_plaintext)?;
         Some(text)
     });
-    let grants =
-        [Grant::ClientCredentials, Grant::RefreshToken, Grant::Password].map(|g| (g.as_str(), g));
     let grant = section
-        .require("grant", "\"client_credentials\", \"refresh_token\" or \"password\"")
-        .and_then(|item| item.choice(&grants));
+        .require("grant", "grant = \"client_credentials\", \"refresh_token\" or \"password\"")
+        .and_then(|item| item.choice(&GRANTS));
     let authentication =
         section.take("client_auth").map_or(Some(ClientAuthentication::Basic), |item| {
             item.choice(&[
@@ -150,6 +162,16 @@ fn oauth2(
         }
     }
     Some(oauth2::dialect(&token_url?, grant?, authentication?))
+}
+
+/// Tells unknown keys although it is open which grant is meant: those that no grant has.
+fn finish_undecided(section: Section<'_>) {
+    for (_, grant) in GRANTS {
+        for key in oauth2::dialect("", grant, ClientAuthentication::Basic).keys {
+            section.take(&key.name);
+        }
+    }
+    section.finish();
 }
 
 /// What the credential says for each of the dialect's keys.
@@ -305,7 +327,7 @@ fn store(item: &Item<'_>) -> Option<PathBuf> {
     }
     let directory = path.as_ref().and_then(|path| path.parent());
     if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
-        item.wrong(format!("there is no directory {}; create it", directory.display()));
+        item.wrong(format!("is in {}, which is no directory; create it", directory.display()));
         return None;
     }
     path

@@ -59,7 +59,13 @@ impl<'t> Reader<'t> {
             }
             Err(error) => {
                 let line = error.span().map_or(0, |span| reader.line(span.start));
-                let message = error.message().trim().replace('\n', ", ");
+                let place = error.span().and_then(|span| text.get(span)).unwrap_or_default();
+                let message = match error.message().trim().replace('\n', ", ") {
+                    twice if twice == "duplicate key" => {
+                        format!("`{place}` stands here for the second time; write it once")
+                    }
+                    other => other,
+                };
                 reader.problem(line, String::new(), message);
                 None
             }
@@ -154,9 +160,10 @@ impl<'a> Section<'a> {
         self.reader.problem(self.line, self.path.clone(), message.into());
     }
 
-    /// Everything not taken is a mistake.
-    pub fn finish(self) {
+    /// Everything not taken is a mistake; true if there was one.
+    pub fn finish(self) -> bool {
         let known = self.known.borrow();
+        let mut unknown = false;
         for (name, value) in self.table {
             let key = name.get_ref();
             if !known.iter().any(|k| k == key) {
@@ -166,8 +173,10 @@ impl<'a> Section<'a> {
                     None => format!("unknown key; known here: {}", list(&known)),
                 };
                 item.wrong(message);
+                unknown = true;
             }
         }
+        unknown
     }
 }
 
@@ -201,7 +210,11 @@ impl<'a> Item<'a> {
 
     /// A whole number within `range`.
     pub fn number(&self, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
-        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        let wanted = if range.start() == range.end() {
+            range.start().to_string()
+        } else {
+            format!("a whole number from {} to {}", range.start(), range.end())
+        };
         let Some(integer) = self.value.as_integer() else {
             self.expected(&wanted);
             return None;
@@ -242,7 +255,7 @@ impl<'a> Item<'a> {
     /// A table.
     pub fn section(&self) -> Option<Section<'a>> {
         let Some(table) = self.value.as_table() else {
-            self.expected("a table");
+            self.expected("a table, such as { key = value }");
             return None;
         };
         Some(Section::new(&self.reader, self.path.clone(), self.line, table))
@@ -287,9 +300,11 @@ impl<'a> Item<'a> {
         let section = self.section()?;
         let (file, env, value) = (section.take("file"), section.take("env"), section.take("value"));
         let given = [&file, &env, &value].into_iter().flatten().count();
-        section.finish();
+        let unknown = section.finish();
         if given != 1 {
-            self.wrong(format!("names {given} places; write exactly one of {SHAPE}"));
+            if !unknown {
+                self.wrong(format!("names {given} places; write exactly one of {SHAPE}"));
+            }
             return None;
         }
         let (item, secret) = match (file, env, value) {
@@ -331,12 +346,15 @@ fn list(names: &[String]) -> String {
     names.join(", ")
 }
 
-/// The known name that `text` is most likely a slip of.
+/// The known name that `text` is most likely a slip of, or a longer or shorter form of.
 fn nearest<'n>(text: &str, names: &'n [String]) -> Option<&'n str> {
+    let within = |long: &str, short: &str| short.len() >= 4 && long.contains(short);
     names
         .iter()
         .map(|name| (distance(text, name), name.as_str()))
-        .filter(|(distance, name)| *distance <= 2.min(name.len() / 2))
+        .filter(|(distance, name)| {
+            *distance <= 2.min(name.len() / 2) || within(text, name) || within(name, text)
+        })
         .min()
         .map(|(_, name)| name)
 }
@@ -365,6 +383,7 @@ mod tests {
         let names = ["client_secret".to_owned(), "scope".to_owned(), "host".to_owned()];
         assert_eq!(nearest("client_secrt", &names), Some("client_secret"));
         assert_eq!(nearest("hots", &names), Some("host"));
+        assert_eq!(nearest("hostname", &names), Some("host"));
         assert_eq!(nearest("audience", &names), None);
     }
 }

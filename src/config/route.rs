@@ -56,7 +56,7 @@ fn read(
 ) -> Option<RouteConfig> {
     let section = item.section()?;
     let credential = section
-        .require("credential", "the name of one of the [credentials.NAME] tables")
+        .require("credential", "credential = \"NAME\" of one of the [credentials.NAME] tables")
         .and_then(|item| credential(&item, credentials));
     let name = name(&section, credential.as_deref(), earlier);
     let host = optional(&section, "host", host_name);
@@ -65,7 +65,7 @@ fn read(
     let allow_plaintext = section.take("allow_plaintext").map_or(Some(false), |item| item.bool());
     let tls = section.take("tls").map_or(Some(TlsSettings::default()), |item| tls(&item));
     let upstream = section
-        .require("upstream", "the API's address, such as \"https://api.example.com\"")
+        .require("upstream", "upstream = \"https://api.example.com\"")
         .and_then(|item| upstream(&item, tls?, allow_plaintext?));
     let header =
         section.take("header").map_or(Some(http::header::AUTHORIZATION), |item| header(&item));
@@ -172,7 +172,9 @@ fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
                 && *method != Method::TRACE
         });
         if fit.is_none() {
-            item.wrong(format!("{text:?} is never forwarded; write methods such as \"GET\""));
+            item.wrong(format!(
+                "{text:?} is never forwarded; write methods such as \"GET\", in capitals"
+            ));
         }
         fit
     };
@@ -213,13 +215,15 @@ fn header(item: &Item<'_>) -> Option<HeaderName> {
         item.wrong(format!("{text:?} is no header name; write one such as \"authorization\""));
         return None;
     };
-    if RESERVED.contains(&name.as_str()) || text.contains('_') {
-        item.wrong(format!(
-            "{text:?} cannot carry a token; write \"authorization\" or the API's own"
-        ));
-        return None;
-    }
-    Some(name)
+    let reason = if RESERVED.contains(&name.as_str()) {
+        "belongs to the connection or the proxy"
+    } else if text.contains('_') {
+        "has a _, which many servers drop"
+    } else {
+        return Some(name);
+    };
+    item.wrong(format!("{text:?} {reason}; write \"authorization\" or the API's own header"));
+    None
 }
 
 fn scheme(item: &Item<'_>) -> Option<Scheme> {
@@ -274,7 +278,7 @@ fn timeouts(item: Option<Item<'_>>) -> Option<Timeouts> {
 /// `tls = { … }`, of a route or a credential; what it names must load now.
 pub fn tls(item: &Item<'_>) -> Option<TlsSettings> {
     let section = item.section()?;
-    let ca_file = optional(&section, "ca_file", |item| item.path());
+    let ca_file = optional(&section, "ca_file", ca_file);
     let server_name = optional(&section, "server_name", host_name);
     let certificate = optional(&section, "client_cert", |item| item.path());
     let key = optional(&section, "client_key", |item| item.path());
@@ -290,12 +294,24 @@ pub fn tls(item: &Item<'_>) -> Option<TlsSettings> {
     };
     let settings =
         TlsSettings { ca_file: ca_file?, pins: pins?, server_name: server_name?, identity };
-    let needs_files = settings.ca_file.is_some() || settings.identity.is_some();
-    if let (true, Err(error)) = (needs_files, crate::tls::client(&settings)) {
-        item.wrong(format!("{}; write the path of a PEM file", crate::refresher::chain(&error)));
-        return None;
+    if settings.identity.is_some() {
+        loads(item, &settings)?;
     }
     Some(settings)
+}
+
+fn ca_file(item: &Item<'_>) -> Option<PathBuf> {
+    let path = item.path()?;
+    loads(item, &TlsSettings { ca_file: Some(path.clone()), ..TlsSettings::default() })?;
+    Some(path)
+}
+
+fn loads(item: &Item<'_>, settings: &TlsSettings) -> Option<()> {
+    let Err(error) = crate::tls::client(settings) else {
+        return Some(());
+    };
+    item.wrong(format!("{}; write the path of a PEM file", crate::refresher::chain(&error)));
+    None
 }
 
 fn pins(item: &Item<'_>) -> Option<Vec<crate::tls::Pin>> {

@@ -7,10 +7,10 @@ use crate::support::{Home, told, with_credential};
 #[test]
 fn no_token_url() {
     assert_snapshot!(told(r#"token_url = "https://idp.example/oauth2/token"
-"#, ""), @"
+"#, ""), @r#"
     1 problem in HOME/bearerd.toml:
-      line 5: credentials.orders.token_url: missing; write the token endpoint's URL
-    ");
+      line 5: credentials.orders.token_url: missing; write token_url = "https://idp.example/oauth2/token"
+    "#);
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn no_grant() {
     assert_snapshot!(told(r#"grant = "client_credentials"
 "#, ""), @r#"
     1 problem in HOME/bearerd.toml:
-      line 5: credentials.orders.grant: missing; write "client_credentials", "refresh_token" or "password"
+      line 5: credentials.orders.grant: missing; write grant = "client_credentials", "refresh_token" or "password"
     "#);
 }
 
@@ -70,7 +70,7 @@ fn a_client_auth_that_is_not_known() {
     assert_snapshot!(told("grant =", r#"client_auth = "client_secret_basic"
 grant ="#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 7: credentials.orders.client_auth: is "client_secret_basic"; write "basic" or "post" or "none"
+      line 7: credentials.orders.client_auth: is "client_secret_basic" (did you mean "basic"?); write "basic" or "post" or "none"
     "#);
 }
 
@@ -129,7 +129,7 @@ fn a_name_that_fits_no_label() {
     assert_snapshot!(told("[credentials.orders]", r#"[credentials."the orders"]"#), @r#"
     2 problems in HOME/bearerd.toml:
       line 5: credentials.the orders: is no name for a metric label; write letters, digits, - _ . (at most 63)
-      line 14: routes[0].credential: is "orders"; write "the orders"
+      line 14: routes[0].credential: is "orders" (did you mean "the orders"?); write "the orders"
     "#);
 }
 
@@ -147,7 +147,7 @@ fn an_unknown_interval() {
     assert_snapshot!(told("grant =", "refresh = { min_interval = 5 }
 grant ="), @"
     1 problem in HOME/bearerd.toml:
-      line 7: credentials.orders.refresh.min_interval: unknown key; known here: default_lifetime_seconds, idle_after_seconds, min_interval_seconds
+      line 7: credentials.orders.refresh.min_interval: unknown key; did you mean `min_interval_seconds`?
     ");
 }
 
@@ -183,7 +183,7 @@ fn a_store_in_a_directory_that_is_not_there() {
     assert_snapshot!(told("grant =", r#"store = "file:HOME/missing/orders.json"
 grant ="#), @"
     1 problem in HOME/bearerd.toml:
-      line 7: credentials.orders.store: there is no directory HOME/missing; create it
+      line 7: credentials.orders.store: is in HOME/missing, which is no directory; create it
     ");
 }
 
@@ -265,17 +265,17 @@ refresh_token = { file = "HOME/secret" }"#,
 #[test]
 fn a_file_credential_without_a_path() {
     let home = Home::new();
-    assert_snapshot!(home.told(&with_credential(r#"provider = "file""#)), @"
+    assert_snapshot!(home.told(&with_credential(r#"provider = "file""#)), @r#"
     1 problem in HOME/bearerd.toml:
-      line 1: credentials.c.path: missing; write the token file
-    ");
+      line 1: credentials.c.path: missing; write path = "/path/to/token"
+    "#);
 }
 
 #[test]
 fn a_custom_credential_without_a_dialect() {
     let home = Home::new();
-    assert_snapshot!(home.told(&with_credential(r#"provider = "custom""#)), @"
+    assert_snapshot!(home.told(&with_credential(r#"provider = "custom""#)), @r#"
     1 problem in HOME/bearerd.toml:
-      line 1: credentials.c.dialect: missing; write the path of a dialect file
-    ");
+      line 1: credentials.c.dialect: missing; write dialect = "/path/to/dialect.toml"
+    "#);
 }

@@ -18,7 +18,8 @@ fn a_dialect_that_is_no_toml() {
     let broken = DIALECT.replace("format = 1", "format 1");
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 1: key with no value, expected `=`
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 1: key with no value, expected `=`
     ");
 }
 
@@ -27,7 +28,8 @@ fn a_dialect_of_a_later_format() {
     let broken = DIALECT.replace("format = 1", "format = 2");
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 1: format: is 2; write a whole number from 1 to 1
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 1: format: is 2; write 1
     ");
 }
 
@@ -36,7 +38,8 @@ fn a_secret_in_a_url() {
     let broken = DIALECT.replace("{host}/token", "{host}/token?key={api_key}");
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 9: exchange.fetch: puts the secret {api_key} into the url; write it into the form
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 9: exchange.fetch: puts the secret {api_key} into the url; write it into the form
     ");
 }
 
@@ -45,7 +48,8 @@ fn a_placeholder_that_is_no_key() {
     let broken = DIALECT.replace(r#""{api_key}""#, r#""{api_kee}""#);
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 9: exchange.fetch: uses {api_kee}, which is not among the [keys]
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 9: exchange.fetch: uses {api_kee}, which is not among the [keys]
     ");
 }
 
@@ -54,7 +58,8 @@ fn an_unknown_exchange_in_the_flow() {
     let broken = DIALECT.replace(r#"obtain = ["fetch"]"#, r#"obtain = ["fech"]"#);
     assert_snapshot!(told(&broken), @r#"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 3: flow.obtain[0]: is "fech" (did you mean "fetch"?); write "fetch"
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 3: flow.obtain[0]: is "fech" (did you mean "fetch"?); write "fetch"
     "#);
 }
 
@@ -63,7 +68,8 @@ fn a_brace_that_is_not_closed() {
     let broken = DIALECT.replace(r#""{api_key}""#, r#""{api_key""#);
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 11: exchange.fetch.form[0][1]: has a `{` that begins no placeholder such as `{client_id}`
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 11: exchange.fetch.form[0][1]: has a `{` that begins no placeholder such as `{client_id}`
     ");
 }
 
@@ -72,7 +78,8 @@ fn a_brace_that_was_not_opened() {
     let broken = DIALECT.replace(r#""{api_key}""#, r#""api_key}""#);
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 11: exchange.fetch.form[0][1]: has a `}` without its `{`
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 11: exchange.fetch.form[0][1]: has a `}` without its `{`
     ");
 }
 
@@ -81,18 +88,19 @@ fn a_kind_that_is_not_known() {
     let broken = DIALECT.replace(r#"kind = "secret""#, r#"kind = "password""#);
     assert_snapshot!(told(&broken), @r#"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 7: keys.api_key.kind: is "password"; write "host" or "path" or "text" or "secret" or "bool" or "choice"
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 7: keys.api_key.kind: is "password"; write "host" or "path" or "text" or "secret" or "bool" or "choice"
     "#);
 }
 
 #[test]
 fn an_exchange_without_a_url() {
-    let broken = DIALECT.replace(
-        "url = \"{host}/token\"
-",
-        "",
-    );
-    assert_snapshot!(told(&broken), @"");
+    let broken = DIALECT.replace("url = \"{host}/token\"\n", "");
+    assert_snapshot!(told(&broken), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 9: exchange.fetch: has no url, and [defaults] has none; write url = "{host}/token"
+    "#);
 }
 
 #[test]
@@ -104,7 +112,8 @@ form = ["#,
     );
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 11: exchange.fetch.json: stands beside a form; write only one of them
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 11: exchange.fetch.json: stands beside a form; write only one of them
     ");
 }
 
@@ -113,7 +122,8 @@ fn a_form_field_that_is_no_pair() {
     let broken = DIALECT.replace(r#"["key", "{api_key}"]"#, r#"["key"]"#);
     assert_snapshot!(told(&broken), @r#"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 11: exchange.fetch.form[0]: is no pair; write ["name", "value or {key}"]
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 11: exchange.fetch.form[0]: is no pair; write ["name", "value or {key}"]
     "#);
 }
 
@@ -122,7 +132,8 @@ fn an_expiry_of_an_unknown_shape() {
     let broken = DIALECT.replace(r#"as = "seconds""#, r#"as = "minutes""#);
     assert_snapshot!(told(&broken), @r#"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 12: exchange.fetch.ok.expiry[0].as: is "minutes"; write "seconds" or "epoch_seconds" or "epoch_milliseconds" or "rfc3339" or "jwt_exp"
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 12: exchange.fetch.ok.expiry[0].as: is "minutes"; write "seconds" or "epoch_seconds" or "epoch_milliseconds" or "rfc3339" or "jwt_exp"
     "#);
 }
 
@@ -131,7 +142,8 @@ fn an_error_without_an_outcome() {
     let broken = DIALECT.replace(r#", outcome = "terminal""#, "");
     assert_snapshot!(told(&broken), @r#"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 13: exchange.fetch.error[0].outcome: missing; write "terminal" or "transient"
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 13: exchange.fetch.error[0].outcome: missing; write "terminal" or "transient"
     "#);
 }
 
@@ -140,7 +152,8 @@ fn an_error_that_compares_with_nothing() {
     let broken = DIALECT.replace(r#"at = "/code", is = "E7""#, r#"at = "/code""#);
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 13: exchange.fetch.error[0]: needs `at` together with one of `is`, `has` and `exists`
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 13: exchange.fetch.error[0]: needs `at` together with one of `is`, `has` and `exists`
     ");
 }
 
@@ -149,7 +162,8 @@ fn a_status_that_is_no_class() {
     let broken = DIALECT.replace("status = [400]", r#"status = ["4x"]"#);
     assert_snapshot!(told(&broken), @r#"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 13: exchange.fetch.error[0].status[0]: is no class of statuses; write a number or one such as "5xx"
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 13: exchange.fetch.error[0].status[0]: is no class of statuses; write a number or one such as "5xx"
     "#);
 }
 
@@ -170,7 +184,9 @@ fn several_mistakes_in_a_dialect_are_all_told() {
     let broken = DIALECT.replace("format = 1", "format = 3").replace("terminal", "final");
     assert_snapshot!(told(&broken), @r#"
     1 problem in HOME/bearerd.toml:
-      line 3: credentials.c.dialect: HOME/acme.toml does not load: line 1: format: is 3; write a whole number from 1 to 1; line 13: exchange.fetch.error[0].outcome: is "final"; write "terminal" or "transient"
+      line 3: credentials.c.dialect: 2 problems in HOME/acme.toml:
+        line 1: format: is 3; write 1
+        line 13: exchange.fetch.error[0].outcome: is "final"; write "terminal" or "transient"
     "#);
 }
 

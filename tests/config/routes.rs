@@ -9,17 +9,17 @@ fn no_upstream() {
     assert_snapshot!(told(r#"upstream = "https://api.example.com"
 "#, ""), @r#"
     1 problem in HOME/bearerd.toml:
-      line 11: routes[0].upstream: missing; write the API's address, such as "https://api.example.com"
+      line 11: routes[0].upstream: missing; write upstream = "https://api.example.com"
     "#);
 }
 
 #[test]
 fn no_credential() {
     assert_snapshot!(told(r#"credential = "orders"
-"#, ""), @"
+"#, ""), @r#"
     1 problem in HOME/bearerd.toml:
-      line 11: routes[0].credential: missing; write the name of one of the [credentials.NAME] tables
-    ");
+      line 11: routes[0].credential: missing; write credential = "NAME" of one of the [credentials.NAME] tables
+    "#);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_header_that_the_proxy_itself_sets() {
     assert_snapshot!(told(r#"credential = "orders""#, r#"credential = "orders"
 header = "Connection""#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 15: routes[0].header: "Connection" cannot carry a token; write "authorization" or the API's own
+      line 15: routes[0].header: "Connection" belongs to the connection or the proxy; write "authorization" or the API's own header
     "#);
 }
 
@@ -155,7 +155,7 @@ fn a_header_name_with_an_underscore() {
     assert_snapshot!(told(r#"credential = "orders""#, r#"credential = "orders"
 header = "x_token""#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 15: routes[0].header: "x_token" cannot carry a token; write "authorization" or the API's own
+      line 15: routes[0].header: "x_token" has a _, which many servers drop; write "authorization" or the API's own header
     "#);
 }
 
@@ -182,7 +182,7 @@ fn a_method_in_lowercase() {
     assert_snapshot!(told(r#"credential = "orders""#, r#"credential = "orders"
 methods = ["get"]"#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 15: routes[0].methods[0]: "get" is never forwarded; write methods such as "GET"
+      line 15: routes[0].methods[0]: "get" is never forwarded; write methods such as "GET", in capitals
     "#);
 }
 
@@ -191,7 +191,7 @@ fn a_method_that_is_never_forwarded() {
     assert_snapshot!(told(r#"credential = "orders""#, r#"credential = "orders"
 methods = ["GET", "CONNECT"]"#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 15: routes[0].methods[1]: "CONNECT" is never forwarded; write methods such as "GET"
+      line 15: routes[0].methods[1]: "CONNECT" is never forwarded; write methods such as "GET", in capitals
     "#);
 }
 

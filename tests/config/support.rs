@@ -6,7 +6,7 @@ use bearerd::config::{self, Config};
 use tempfile::TempDir;
 
 /// Valid: a test changes one thing in it. `HOME` stands for a directory of the test's own.
-pub const VALID: &str = r#"[server]
+pub(crate) const VALID: &str = r#"[server]
 listen = ["127.0.0.1:8080"]
 admin = "127.0.0.1:9901"
 
@@ -26,21 +26,21 @@ credential = "orders"
 const DIRECTORIES: [&str; 3] = ["var/run/secrets", "var/lib/bearerd", "run/totp"];
 
 /// A directory for what a configuration refers to; at first it holds a `secret`.
-pub struct Home(TempDir);
+pub(crate) struct Home(TempDir);
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let home = Self(tempfile::tempdir().expect("a temporary directory"));
         home.write("secret", "not-told-to-anybody");
         home
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Writes a file, and the directories that it is in.
-    pub fn write(&self, name: &str, content: &str) {
+    pub(crate) fn write(&self, name: &str, content: &str) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().expect("inside the home")).expect("writable");
         std::fs::write(path, content).expect("writable");
@@ -50,7 +50,7 @@ impl Home {
     ///
     /// # Errors
     /// The message, in which `HOME` stands for this directory.
-    pub fn load(&self, text: &str) -> Result<Config, String> {
+    pub(crate) fn load(&self, text: &str) -> Result<Config, String> {
         let directory = self.0.path().display().to_string();
         self.write("bearerd.toml", &text.replace("HOME", &directory));
         config::load(&self.path("bearerd.toml"))
@@ -59,7 +59,7 @@ impl Home {
 
     /// `text` with the absolute paths of the documentation moved in here, where each one exists:
     /// a secret is a file, a store is in a directory.
-    pub fn with_paths_of(&self, text: &str) -> String {
+    pub(crate) fn with_paths_of(&self, text: &str) -> String {
         for quoted in text.split('"').skip(1).step_by(2) {
             if let Some(secret) = quoted.strip_prefix('/').filter(|path| in_documents(path)) {
                 self.write(secret, "not-told-to-anybody");
@@ -73,7 +73,7 @@ impl Home {
     }
 
     /// What is said about `text`, which must not be valid.
-    pub fn told(&self, text: &str) -> String {
+    pub(crate) fn told(&self, text: &str) -> String {
         let told = self.load(text).expect_err("a mistake");
         assert!(!told.contains("not-told-to-anybody"), "a secret is in the message: {told}");
         told
@@ -85,18 +85,18 @@ fn in_documents(path: &str) -> bool {
 }
 
 /// What is said about [`VALID`] with `from` replaced by `to`.
-pub fn told(from: &str, to: &str) -> String {
+pub(crate) fn told(from: &str, to: &str) -> String {
     Home::new().told(&changed(from, to))
 }
 
 /// [`VALID`] with `from` replaced by `to`.
-pub fn changed(from: &str, to: &str) -> String {
+pub(crate) fn changed(from: &str, to: &str) -> String {
     assert!(VALID.contains(from), "there is no {from:?} to change");
     VALID.replace(from, to)
 }
 
 /// A configuration whose only credential says `lines`, with a route that uses it.
-pub fn with_credential(lines: &str) -> String {
+pub(crate) fn with_credential(lines: &str) -> String {
     format!(
         "[credentials.c]\n{lines}\n\n[[routes]]\nupstream = \"https://api.example\"\n\
          credential = \"c\"\n"

@@ -25,7 +25,7 @@ fn a_duplicate_key() {
     assert_snapshot!(told(r#"client_id = "orders-sidecar""#, r#"client_id = "orders-sidecar"
 client_id = "again""#), @"
     1 problem in HOME/bearerd.toml:
-      line 9: duplicate key
+      line 9: `client_id` stands here for the second time; write it once
     ");
 }
 
@@ -35,7 +35,7 @@ fn a_duplicate_table() {
 
 [[routes]]"), @"
     1 problem in HOME/bearerd.toml:
-      line 11: duplicate key
+      line 11: `orders` stands here for the second time; write it once
     ");
 }
 
@@ -73,7 +73,7 @@ fn a_string_instead_of_a_table() {
 listen = ["127.0.0.1:8080"]
 admin = "127.0.0.1:9901""#, r#"server = "127.0.0.1:8080""#), @"
     1 problem in HOME/bearerd.toml:
-      line 1: server: is a string; write a table
+      line 1: server: is a string; write a table, such as { key = value }
     ");
 }
 
@@ -108,7 +108,7 @@ fn a_table_instead_of_a_list_of_tables() {
     assert_snapshot!(told(r#"name = "orders""#, r#"name = "orders"
 replay = 401"#), @"
     1 problem in HOME/bearerd.toml:
-      line 13: routes[0].replay: is an integer; write a table
+      line 13: routes[0].replay: is an integer; write a table, such as { key = value }
     ");
 }
 
@@ -158,9 +158,10 @@ fn several_mistakes_are_all_told_in_the_order_of_the_lines() {
         .replace("client_credentials", "client_credential")
         .replace("https://api", "ftp://api");
     assert_snapshot!(Home::new().told(&text), @r#"
-    4 problems in HOME/bearerd.toml:
+    5 problems in HOME/bearerd.toml:
       line 2: server.listen[0]: is "8080", not an IP address and a port; write "127.0.0.1:8080" or "[::1]:8080"
-      line 5: credentials.orders.token_url: missing; write the token endpoint's URL
+      line 5: credentials.orders.token_url: missing; write token_url = "https://idp.example/oauth2/token"
+      line 6: credentials.orders.token_uri: unknown key; did you mean `token_url`?
       line 7: credentials.orders.grant: is "client_credential" (did you mean "client_credentials"?); write "client_credentials" or "refresh_token" or "password"
       line 13: routes[0].upstream: does not begin with https:// or http://; write a URL such as "https://api.example.com"
     "#);
@@ -172,6 +173,6 @@ fn a_route_is_read_to_its_end_although_the_credential_is_wrong() {
     assert_snapshot!(Home::new().told(&(text + "wait = 3\n")), @r#"
     2 problems in HOME/bearerd.toml:
       line 9: credentials.orders.client_auth: is "Basic" (did you mean "basic"?); write "basic" or "post" or "none"
-      line 16: routes[0].wait: unknown key; known here: allow_plaintext, client_authorization, credential, forwarded, header, host, methods, name, path_prefix, replay, scheme, strip_cookies, timeouts, tls, upstream, wait_ms
+      line 16: routes[0].wait: unknown key; did you mean `wait_ms`?
     "#);
 }

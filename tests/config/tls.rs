@@ -36,7 +36,7 @@ fn a_ca_file_that_is_not_there() {
     assert_snapshot!(told("grant =", r#"tls = { ca_file = "HOME/missing.pem" }
 grant ="#), @"
     1 problem in HOME/bearerd.toml:
-      line 7: credentials.orders.tls: cannot read certificates from HOME/missing.pem: I/O error: No such file or directory (os error 2); write the path of a PEM file
+      line 7: credentials.orders.tls.ca_file: cannot read certificates from HOME/missing.pem: I/O error: No such file or directory (os error 2); write the path of a PEM file
     ");
 }
 
@@ -45,7 +45,7 @@ fn a_ca_file_without_a_certificate() {
     assert_snapshot!(told("grant =", r#"tls = { ca_file = "HOME/secret" }
 grant ="#), @"
     1 problem in HOME/bearerd.toml:
-      line 7: credentials.orders.tls: HOME/secret holds no certificate; write the path of a PEM file
+      line 7: credentials.orders.tls.ca_file: HOME/secret holds no certificate; write the path of a PEM file
     ");
 }
 
