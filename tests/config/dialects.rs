@@ -197,7 +197,7 @@ fn the_dialect_that_these_tests_break_is_valid() {
     home.load(&credential()).expect("valid");
 }
 
-const DIALECT: &str = r#"format = 1
+pub(crate) const DIALECT: &str = r#"format = 1
 name = "acme"
 flow = { obtain = ["fetch"] }
 

@@ -4,6 +4,7 @@
 
 mod credentials;
 mod dialects;
+mod example;
 mod routes;
 mod samples;
 mod secrets;

@@ -23,7 +23,7 @@ credential = "orders"
 "#;
 
 /// Where the documentation puts secrets and stores.
-const DIRECTORIES: [&str; 3] = ["var/run/secrets", "var/lib/bearerd", "run/totp"];
+const DIRECTORIES: [&str; 4] = ["var/run/secrets", "var/lib/bearerd", "run/totp", "etc/bearerd"];
 
 /// A directory for what a configuration refers to; at first it holds a `secret`.
 pub(crate) struct Home(TempDir);

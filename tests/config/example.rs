@@ -1,0 +1,58 @@
+//! `config.example.toml`: valid as it stands, valid with every key in it, and its defaults are the
+//! defaults. That it lists every key is `tests/tidy.rs`'s to hold.
+
+use bearerd::config::Config;
+
+use crate::dialects::DIALECT;
+use crate::support::Home;
+
+const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+#[test]
+fn the_example_is_valid_as_it_stands() {
+    let config = load(EXAMPLE);
+    assert_eq!((config.credentials.len(), config.routes.len()), (1, 1));
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn the_example_is_valid_with_every_key() {
+    let config = load(&with_every_key());
+    assert_eq!((config.credentials.len(), config.routes.len()), (10, 2));
+}
+
+#[test]
+fn the_defaults_in_the_example_are_the_defaults() {
+    let (least, all) = (load(EXAMPLE), load(&with_every_key()));
+    assert_eq!(least.server, all.server);
+    assert_eq!(least.routes[0], all.routes[0]);
+    assert_eq!(least.credentials[0].refresh, all.credentials[0].refresh);
+    assert_eq!(least.credentials[0].provider, all.credentials[0].provider);
+    let source = |config: &Config| {
+        let shown = format!("{:?}", config.credentials[0].source);
+        // The homes differ.
+        shown.split('"').filter(|part| !part.starts_with('/')).collect::<String>()
+    };
+    assert_eq!(source(&least), source(&all));
+}
+
+/// The example with the mark of every "#key = value" and "#[table]" taken off.
+fn with_every_key() -> String {
+    let lines = EXAMPLE.lines().map(|line| match line.strip_prefix('#') {
+        Some(setting) if !setting.starts_with(' ') => setting,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn load(text: &str) -> Config {
+    let home = Home::new();
+    let text = home.with_paths_of(&text.replace("LEGACY_CLIENT_SECRET", "PATH"));
+    let signed = rcgen::generate_simple_self_signed(["idp.internal".to_owned()]).expect("signed");
+    for certificate in ["ca.pem", "client.pem"] {
+        home.write(&format!("etc/bearerd/{certificate}"), &signed.cert.pem());
+    }
+    home.write("etc/bearerd/client.key", &signed.signing_key.serialize_pem());
+    home.write("etc/bearerd/acme.toml", DIALECT);
+    home.load(&text).unwrap_or_else(|told| panic!("{told}"))
+}
