@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,11 +89,6 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     let (snapshot, snapshot_seen) = watch::channel(snapshot);
     let drain = Arc::new(Drain::default());
     let refreshers = Arc::new(Mutex::new(refreshers));
-    let stop = Stop {
-        drain: Arc::clone(&drain),
-        refreshers: Arc::clone(&refreshers),
-        grace: config.server.shutdown_grace,
-    };
     let mut server = Server::new_with_opt_and_conf(None, process(config.server.threads));
     for index in 0..config.server.threads {
         let worker = Worker::new(index, &listeners, routes_seen.clone(), Arc::clone(&drain));
@@ -101,13 +96,17 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
         server.add_service(worker.map_err(failed)?);
     }
     announce(&config, &listeners, &admin);
+    let stop = Stop {
+        // From here on only the workers listen: when they stop, connecting is refused.
+        sockets: listeners.into_iter().filter_map(Bound::close).collect(),
+        drain,
+        refreshers: Arc::clone(&refreshers),
+        grace: config.server.shutdown_grace,
+    };
     let path = path.to_owned();
     let reload = Reload { path, config, wiring, refreshers, metrics, routes, snapshot };
     server.add_service(Control { admin: Some((admin, snapshot_seen)), reload });
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
-    for listener in listeners {
-        listener.remove();
-    }
     info!("stopped");
     Ok(())
 }
@@ -185,6 +184,8 @@ impl Service for Control {
 
 /// What a signal to end does: drain, then let the refreshers finish, then tell pingora.
 struct Stop {
+    /// Paths of the unix sockets listened on.
+    sockets: Vec<PathBuf>,
     drain: Arc<Drain>,
     refreshers: Arc<Mutex<Refreshers>>,
     grace: Duration,
@@ -205,6 +206,10 @@ impl ShutdownSignalWatch for Stop {
         };
         info!(signal = name, grace = ?self.grace, "stopping");
         let deadline = Moment::now().plus(self.grace);
+        // First, and while the sockets still live: a successor may listen there from now on.
+        for socket in &self.sockets {
+            let _ = std::fs::remove_file(socket);
+        }
         self.drain.begin();
         if timeout_at(deadline.mono, self.drain.finished()).await.is_err() {
             warn!("the grace is over: requests that are still under way are cut off");

@@ -73,10 +73,12 @@ impl Bound {
         }
     }
 
-    /// Takes a unix socket's name away again.
-    pub fn remove(self) {
-        if let Self::Unix(_, path) = self {
-            let _ = std::fs::remove_file(path);
+    /// Closes this end, the workers keep theirs; a unix socket's path is to be removed in the end.
+    #[must_use]
+    pub fn close(self) -> Option<PathBuf> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(_, path) => Some(path),
         }
     }
 

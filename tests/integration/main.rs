@@ -4,6 +4,10 @@
 //! ephemeral ports and waits for events, never for time to pass.
 
 mod bursts;
+mod outages;
+mod shutdown;
 mod smoke;
 mod stage;
 mod support;
+mod upstreams;
+mod vendors;
