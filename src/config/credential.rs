@@ -156,8 +156,10 @@ fn oauth2(
                 ("none", ClientAuthentication::None),
             ])
         });
-    for key in ["audience", "resource"] {
-        for item in section.take(key).iter().flat_map(Item::items) {
+    for (key, given) in
+        [("audience", section.take("audience")), ("resource", section.take("resource"))]
+    {
+        for item in given.iter().flat_map(Item::items) {
             params.push((key.to_owned(), item.text()?));
         }
     }

@@ -1,0 +1,259 @@
+//! What no compiler holds: which module may know which, how long a file may be, who may name what,
+//! and that the example configuration lists every key.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Which modules each module may name. `lib` and `main` are the roots; what is missing here is
+/// forbidden.
+const ARROWS: [(&str, &[&str]); 19] = [
+    // Leaves.
+    ("clock", &[]),
+    ("dial", &[]),
+    ("process", &[]),
+    ("secret", &[]),
+    ("telemetry", &[]),
+    ("tls", &[]),
+    ("token", &["clock", "secret"]),
+    // When, who, where from, where to.
+    ("schedule", &["clock", "token"]),
+    ("credential", &["clock", "secret", "token"]),
+    ("source", &["clock", "dial", "secret", "tls", "token"]),
+    ("store", &["clock", "secret", "source", "token"]),
+    (
+        "refresher",
+        &["clock", "credential", "metrics", "schedule", "secret", "source", "store", "token"],
+    ),
+    ("metrics", &["refresher"]),
+    // The outside.
+    ("config", &["credential", "dial", "refresher", "schedule", "secret", "source", "tls"]),
+    ("proxy", &["clock", "config", "credential", "dial", "metrics", "refresher"]),
+    ("admin", &["clock", "credential", "metrics", "proxy"]),
+    (
+        "server",
+        &[
+            "admin",
+            "clock",
+            "config",
+            "credential",
+            "dial",
+            "metrics",
+            "proxy",
+            "refresher",
+            "secret",
+            "source",
+            "store",
+            "tls",
+        ],
+    ),
+    ("cli", &["clock", "config", "metrics", "refresher", "server", "telemetry"]),
+    ("main", &["cli", "process"]),
+];
+
+/// The most lines that a file may have before its tests.
+const MAX_LINES: usize = 400;
+/// Those that are longer, and may not grow. A file that has shrunk leaves this list.
+const LONGER: [(&str, usize); 1] = [("refresher.rs", 480)];
+
+#[test]
+fn modules_name_only_what_the_arrows_allow() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let module = file.module();
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == module) else {
+            assert_eq!(module, "lib", "{} is in no row of ARROWS", file.name);
+            continue;
+        };
+        for named in file.modules_named() {
+            if named != module && !allowed.contains(&named.as_str()) {
+                wrong.push(format!("{} names crate::{named}", file.name));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn no_arrow_in_the_table_is_unused() {
+    let sources = sources();
+    for (module, allowed) in ARROWS.iter().filter(|(module, _)| *module != "main") {
+        let files = sources.iter().filter(|file| file.module() == *module);
+        let named: BTreeSet<String> = files.flat_map(Source::modules_named).collect();
+        for arrow in *allowed {
+            assert!(named.contains(*arrow), "nothing in {module} names {arrow} any more");
+        }
+    }
+}
+
+#[test]
+fn files_are_short() {
+    for file in sources() {
+        let listed = LONGER.iter().find(|(name, _)| *name == file.name).map(|(_, lines)| *lines);
+        let lines = file.code.len();
+        assert!(lines <= listed.unwrap_or(MAX_LINES), "{} has {lines} lines", file.name);
+        assert!(listed.is_none() || lines > MAX_LINES, "{} is no longer long", file.name);
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for file in sources() {
+        let text = read(&root().join("src").join(&file.name));
+        assert!(text.starts_with("//! "), "{} does not begin with //!", file.name);
+    }
+}
+
+#[test]
+fn only_those_that_own_a_thing_name_it() {
+    let owners: [(&str, &[&str]); 3] = [
+        ("arc_swap", &["credential.rs"]),
+        ("toml::", &["config.rs", "config/"]),
+        ("pingora_core", &["server.rs", "server/", "proxy/listener.rs"]),
+    ];
+    for (thing, owners) in owners {
+        for file in sources() {
+            let owned = owners.iter().any(|owner| {
+                file.name == *owner || (owner.ends_with('/') && file.name.starts_with(owner))
+            });
+            assert!(owned || !file.names(thing), "{} names {thing}", file.name);
+        }
+    }
+}
+
+/// What the upstream said may be compared with; the one status that is, is not an answer of ours.
+#[test]
+fn only_reject_chooses_a_status_in_the_proxy() {
+    for file in sources().iter().filter(|file| file.module() == "proxy") {
+        for line in file.code.iter().filter(|_| file.name != "proxy/reject.rs") {
+            let chosen = line.replace("== StatusCode::SWITCHING_PROTOCOLS", "");
+            let constant = chosen.split("StatusCode::").nth(1).and_then(|rest| rest.chars().next());
+            let constant = constant.is_some_and(|first| first.is_ascii_uppercase());
+            assert!(!constant, "{}: {}", file.name, line.trim());
+        }
+    }
+}
+
+#[test]
+fn nothing_unwraps_outside_tests() {
+    for file in sources() {
+        for call in [".unwrap()", ".expect("] {
+            assert!(!file.names(call), "{} calls {call}", file.name);
+        }
+    }
+}
+
+#[test]
+fn the_example_configuration_lists_every_key() {
+    let example = keys_in(&read(&root().join("config.example.toml")));
+    let missing: Vec<String> =
+        keys_read().into_iter().filter(|key| !example.contains(key)).collect();
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+/// One file of `src`, without its tests and comments.
+struct Source {
+    /// Relative to `src`, such as `proxy/hop.rs`.
+    name: String,
+    code: Vec<String>,
+}
+
+impl Source {
+    /// The module at the root that it belongs to.
+    fn module(&self) -> String {
+        let first = self.name.split('/').next().unwrap_or_default();
+        first.trim_end_matches(".rs").to_owned()
+    }
+
+    fn names(&self, text: &str) -> bool {
+        self.code.iter().any(|line| line.contains(text))
+    }
+
+    fn modules_named(&self) -> BTreeSet<String> {
+        let prefix = if self.module() == "main" { "bearerd::" } else { "crate::" };
+        let named = self.code.iter().flat_map(|line| line.split(prefix).skip(1));
+        let named = named.map(|rest| rest.split(|c: char| !is_word(c)).next().unwrap_or_default());
+        let module = |name: &&str| !name.is_empty() && name.chars().all(|c| !c.is_uppercase());
+        named.filter(module).map(str::to_owned).collect()
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn sources() -> Vec<Source> {
+    let top = root().join("src");
+    let mut names = Vec::new();
+    collect(&top, &mut names);
+    names.sort();
+    let source = |path: PathBuf| {
+        let text = read(&path);
+        let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+        let without_comment = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
+        let name = path.strip_prefix(&top).expect("below src").display().to_string();
+        Source { name, code: code.map(without_comment).collect() }
+    };
+    names.into_iter().map(source).collect()
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).expect("a readable directory") {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The keys that the readers of the configuration take, and those of the dialects.
+fn keys_read() -> BTreeSet<String> {
+    // Everything that takes a key is called in one of these ways.
+    const CALLS: [&str; 6] =
+        ["take(\"", "require(\"", "(&section, \"", "size(\"", "seconds(\"", "key(\""];
+    let readers = |file: &&Source| {
+        let reader = file.name.starts_with("config/") && file.name != "config/dialect.rs";
+        reader || file.name == "config.rs" || file.name == "source/oauth2.rs"
+    };
+    let mut keys = BTreeSet::new();
+    for file in sources().iter().filter(readers) {
+        for line in &file.code {
+            for call in CALLS {
+                let taken = line.split(call).skip(1).filter_map(|rest| rest.split('"').next());
+                keys.extend(taken.map(str::to_owned));
+            }
+        }
+    }
+    assert!(keys.len() > 60, "the readers are called in other ways now: {keys:?}");
+    for (_, dialect) in bearerd::source::vendor::ALL {
+        let dialect = bearerd::config::parse_dialect(dialect).expect("compiled in");
+        keys.extend(dialect.keys.into_iter().map(|key| key.name));
+    }
+    keys
+}
+
+/// Every key in a TOML text, also in comments: words before an equals sign, and tables.
+fn keys_in(text: &str) -> BTreeSet<String> {
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !is_word(c)).filter(|w| !w.is_empty()).map(str::to_owned).collect()
+    };
+    let mut keys = BTreeSet::new();
+    for line in text.lines().map(|line| line.trim_start_matches('#')) {
+        if line.starts_with('[') {
+            keys.extend(words(line));
+        }
+        let parts: Vec<&str> = line.split(" = ").collect();
+        let before = parts.iter().take(parts.len() - 1);
+        keys.extend(before.filter_map(|part| words(part).pop()));
+    }
+    keys
+}
