@@ -30,8 +30,8 @@ fn request(connection: bool) -> HeaderMap {
 fn injection(c: &mut Criterion) {
     let (publisher, credential) = publish("bench");
     let life = Duration::from_secs(3600);
-    let token = AccessToken::new(Secret::new("a".repeat(800)), Moment::now(), life)
-        .expect("visible ASCII");
+    let token =
+        AccessToken::new(Secret::new("a".repeat(800)), Moment::now(), life).expect("visible ASCII");
     publisher.publish(&token, token.expires_at());
     let via = HeaderValue::from_static("1.1 bearerd-00000000");
     let policy = hop::Policy {

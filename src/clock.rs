@@ -49,6 +49,13 @@ impl Moment {
     }
 }
 
+/// Reads the monotonic clock alone, for durations.
+#[must_use]
+#[allow(clippy::disallowed_methods)]
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
 /// Whole seconds of `time` since the epoch; 0 before it.
 #[must_use]
 pub fn epoch_seconds(time: SystemTime) -> u64 {

@@ -224,7 +224,7 @@ fn count(problems: usize) -> String {
 }
 
 fn lines(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+    problems.iter().fold(String::new(), |lines, problem| format!("{lines}\n  {problem}"))
 }
 
 /// Reads the configuration at `path` and everything it refers to.
@@ -246,7 +246,7 @@ pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
         let server = server::read(root.take("server"));
         let mut warnings = Vec::new();
         let credentials = credential::read_all(&root, &mut warnings);
-        let routes = route::read_all(&root, &credentials);
+        let routes = route::read_all(&root, credentials.as_deref());
         root.finish();
         let config =
             Config { server: server?, credentials: credentials?, routes: routes?, warnings };
@@ -309,7 +309,7 @@ fn dialect_file(path: &Path) -> Result<Dialect, String> {
     }
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     parse_dialect(&text).map_err(|problems| {
-        let lines: String = problems.iter().map(|problem| format!("\n    {problem}")).collect();
+        let lines = lines(&problems).replace('\n', "\n  ");
         format!("{} in {}:{lines}", count(problems.len()), path.display())
     })
 }

@@ -4,16 +4,19 @@
 //! `replay` sends again if the token was refused, `relay` passes the answer down. A refusal at any
 //! step goes through `reject`. A request never fetches a token: it looks, or waits for the writer.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::HOST;
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, monotonic};
 use crate::credential::Held;
 use crate::metrics::ReplayOutcome;
 
@@ -33,7 +36,7 @@ use reject::Reason;
 use relay::{Downstream, Record, Relay};
 use replay::{Handle, Outbound};
 use route::{Route, Routes};
-use upstream::{Lease, UpstreamError};
+use upstream::{Failed, Lease, Sent, UpstreamError};
 use watchdog::Watchdog;
 
 /// A token refused within this time of its refresh may be too new for the upstream (replication
@@ -43,138 +46,278 @@ const SETTLING: Duration = Duration::from_secs(1);
 const SETTLING_PAUSE: Duration = Duration::from_millis(200);
 
 /// Answers one request.
-pub async fn handle(
+///
+/// What needs no waiting is done before the future is made, up to and including the sending on a
+/// pooled connection. So the future holds no request, is small, and costs little to move: there is
+/// one in every open connection.
+pub fn handle(
     routes: Arc<Routes>,
     watchdog: Arc<Watchdog>,
     request: Request<Incoming>,
-) -> Response<Downstream> {
-    let now = Moment::now();
-    let (head, body) = request.into_parts();
-    let route = match routes.admit(&head) {
-        Ok(route) => Arc::clone(route),
-        Err(reason) => {
-            watchdog.rest(now.mono);
-            return refuse(&routes, None, reason);
+) -> impl Future<Output = Response<Downstream>> + Send {
+    let begun =
+        Exchange::begin(routes, watchdog, request).map(|(exchange, request)| {
+            match exchange.pooled() {
+                Some(lease) => (exchange, Some(lease.start(request)), None),
+                None => (exchange, None, Some(Box::new(request))),
+            }
+        });
+    async move {
+        let (mut exchange, started, waiting) = match begun {
+            Ok(begun) => begun,
+            Err(refusal) => return *refusal,
+        };
+        let answered = match (started, waiting) {
+            (Some((lease, response)), _) => exchange.head(lease, response).await,
+            // From here on what is rare is boxed, or every request would have room for it.
+            (None, Some(request)) => Box::pin(exchange.send_when_possible(request)).await,
+            (None, None) => Err(Reason::UpstreamProtocol),
+        };
+        let answered = match answered {
+            Ok((response, lease)) if exchange.is_refused(&response) => {
+                Box::pin(exchange.replay(response, lease)).await
+            }
+            answered => answered,
+        };
+        match answered {
+            Ok((response, lease)) => exchange.relay(response, lease),
+            Err(reason) => exchange.refuse(reason),
         }
-    };
-    let record = Record::begin(route, Arc::clone(&watchdog), now);
-    let exchange = Exchange { routes: &routes, watchdog, now, record };
-    exchange.run(head, body).await
+    }
 }
 
-fn refuse(routes: &Routes, record: Option<Record>, reason: Reason) -> Response<Downstream> {
+fn refusal(routes: &Routes, reason: Reason) -> Response<Bytes> {
     routes.refused[reason.index()].inc();
     tracing::debug!(target: "bearerd::access", reason = reason.as_str(), "refused");
-    let response = reject::response(reason);
-    let record = record.map(|mut record| {
-        record.status(response.status().as_u16());
-        record
-    });
-    response.map(|text| Downstream::Own { text: Some(text), record })
+    reject::response(reason)
 }
+
+/// A response head, and the connection that its body comes from.
+type Answered = Result<(Response<Incoming>, Lease), Reason>;
 
 /// One request that has a route.
-struct Exchange<'r> {
-    routes: &'r Routes,
-    watchdog: Arc<Watchdog>,
+struct Exchange {
+    routes: Arc<Routes>,
     now: Moment,
     record: Record,
+    /// The token that the request carries; `None` while it waits for one, and with the caller's own.
+    held: Option<Held>,
+    /// The caller's own credential goes out instead of ours.
+    keeps_own: bool,
+    /// What a second sending needs; `None` if there can be none.
+    again: Option<Again>,
 }
 
-/// What a second sending needs of the first.
+/// A request as it was before injection.
 struct Again {
-    head: Parts,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
     body: Handle,
 }
 
-impl Exchange<'_> {
-    async fn run(mut self, head: Parts, body: Incoming) -> Response<Downstream> {
-        match self.forward(head, body).await {
-            Ok((response, lease)) => self.relay(response, lease),
-            Err(reason) => refuse(self.routes, Some(self.record), reason),
+impl Again {
+    fn request(self, body: Outbound) -> Request<Outbound> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+impl Exchange {
+    /// Lets the request in, strips it, and injects the token if there is one.
+    fn begin(
+        routes: Arc<Routes>,
+        watchdog: Arc<Watchdog>,
+        request: Request<Incoming>,
+    ) -> Result<(Box<Self>, Request<Outbound>), Box<Response<Downstream>>> {
+        let now = Moment::now();
+        let (head, body) = request.into_parts();
+        let route = match routes.admit(&head) {
+            Ok(route) => Arc::clone(route),
+            Err(reason) => {
+                watchdog.rest(now.mono);
+                let own = |text| Downstream::Own { text: Some(text), record: None };
+                return Err(Box::new(refusal(&routes, reason).map(own)));
+            }
+        };
+        let record = Record::begin(route, watchdog, now);
+        let exchange = Self { routes, now, record, held: None, keeps_own: false, again: None };
+        let mut exchange = Box::new(exchange);
+        match exchange.shape(head, body) {
+            Ok(mut request) => {
+                exchange.look_for_token(&mut request);
+                Ok((exchange, request))
+            }
+            Err(reason) => Err(Box::new(exchange.refuse(reason))),
         }
     }
 
-    fn route(&self) -> Arc<Route> {
-        Arc::clone(self.record.route())
+    fn route(&self) -> &Route {
+        self.record.route()
     }
 
-    async fn forward(
-        &mut self,
-        mut head: Parts,
-        body: Incoming,
-    ) -> Result<(Response<Incoming>, Lease), Reason> {
-        let route = self.route();
+    /// The request as it goes out, but for the token.
+    fn shape(&mut self, mut head: Parts, body: Incoming) -> Result<Request<Outbound>, Reason> {
+        let route = self.record.route();
         let config = &route.config;
-        let keeps_own =
-            inject::caller_keeps_own(&head.headers, &config.header, config.client_authorization)?;
-        let held = if keeps_own { None } else { Some(self.token(&route).await?) };
-        hop::strip_request(&mut head.headers, &route.policy(keeps_own), &self.routes.via)?;
+        let policy = config.client_authorization;
+        self.keeps_own = inject::caller_keeps_own(&head.headers, &config.header, policy)?;
+        let policy = route.policy(self.keeps_own);
+        hop::strip_request(&mut head.headers, &policy, &self.routes.via)?;
         head.headers.insert(HOST, route.authority.clone());
         head.uri = origin_form(head.uri)?;
-        let limit = if held.is_some() { config.replay.body_bytes } else { 0 };
+        let limit = if self.keeps_own { 0 } else { config.replay.body_bytes };
         let body = Outbound::new(body, limit, &self.routes.budget, &config.header);
-        let Some(held) = held else {
-            return self.send(&route, Request::from_parts(head, body), None).await;
-        };
-        let again = body.handle().map(|body| Again { head: head.clone(), body });
-        inject::inject(&mut head.headers, &config.header, held.value.clone());
-        let request = Request::from_parts(head, body);
-        let (response, lease) = self.send(&route, request, again.as_ref()).await?;
-        if config.replay.statuses.contains(&response.status().as_u16()) {
-            return self.replay(&route, &held, again, response, lease).await;
-        }
-        Ok((response, lease))
+        Ok(Request::from_parts(head, body))
     }
 
-    /// The current token, or the next one if that comes in time.
-    async fn token(&self, route: &Route) -> Result<Held, Reason> {
-        if let Some(held) = route.credential.bearer(self.now, &route.config.scheme) {
-            return Ok(held);
+    fn look_for_token(&mut self, request: &mut Request<Outbound>) {
+        if !self.keeps_own {
+            let config = &self.route().config;
+            if let Some(held) = self.route().credential.bearer(self.now, &config.scheme) {
+                self.carry(held, request);
+            }
         }
+    }
+
+    /// Puts the token into the request, and keeps what the same request takes with another one.
+    fn carry(&mut self, held: Held, request: &mut Request<Outbound>) {
+        self.again = request.body().handle().map(|body| Again {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+            body,
+        });
+        let header = &self.route().config.header;
+        inject::inject(request.headers_mut(), header, held.value.clone());
+        self.held = Some(held);
+    }
+
+    /// A pooled connection, if the request can be sent now.
+    fn pooled(&self) -> Option<Lease> {
+        let sendable = self.held.is_some() || self.keeps_own;
+        let lease = sendable.then(|| self.route().upstream.pooled(self.now.mono)).flatten()?;
+        self.await_answer(self.now.mono);
+        Some(lease)
+    }
+
+    fn await_answer(&self, from: Instant) {
+        let timeouts = self.route().config.timeouts;
+        let deadline = from + timeouts.connect + timeouts.response;
+        self.record.watchdog().request(deadline, timeouts.response);
+    }
+
+    /// Waits for what was missing, a token or a connection, and sends.
+    async fn send_when_possible(&mut self, mut request: Box<Request<Outbound>>) -> Answered {
+        if self.held.is_none() && !self.keeps_own {
+            let held = self.wait_for_token().await?;
+            self.carry(held, &mut request);
+        }
+        self.send(*request).await
+    }
+
+    /// The next token if it comes in time.
+    async fn wait_for_token(&self) -> Result<Held, Reason> {
+        let route = self.route();
         let deadline = self.now.mono + route.config.wait;
-        self.watchdog.request(deadline + Duration::from_secs(1), Duration::ZERO);
+        self.record.watchdog().request(deadline + Duration::from_secs(1), Duration::ZERO);
         let held = route.credential.newer_than(0, deadline, &route.config.scheme).await;
-        route.credential_metrics.waited(Moment::now().mono - self.now.mono);
+        route.credential_metrics.waited(monotonic() - self.now.mono);
         held.map_err(|unavailable| Reason::TokenUnavailable(unavailable.retry_after))
     }
 
-    /// The upstream refused the token: a newer one, and the same request once more. If that cannot
-    /// be, the first answer is the answer.
-    async fn replay(
-        &self,
-        route: &Route,
-        refused: &Held,
-        again: Option<Again>,
-        first: Response<Incoming>,
-        lease: Lease,
-    ) -> Result<(Response<Incoming>, Lease), Reason> {
+    async fn send(&mut self, request: Request<Outbound>) -> Answered {
+        let started = monotonic();
+        self.await_answer(started);
+        let lease = self.route().upstream.lease(started).await.map_err(reason)?;
+        let (lease, response) = lease.start(request);
+        self.head(lease, response).await
+    }
+
+    /// The response head. What cannot have reached the upstream is sent again; of what may have,
+    /// only a request that is idempotent and has no body, once, and only when a pooled connection
+    /// turned out to be closed (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+    async fn head(&mut self, mut lease: Lease, response: Pin<Box<impl Sent>>) -> Answered {
+        match lease.head(response, self.record.watchdog()).await {
+            Ok(response) => Ok((response, lease)),
+            Err(failed) => Box::pin(self.send_again(*failed)).await,
+        }
+    }
+
+    /// The second and last try after a connection failed, on a new one.
+    async fn send_again(&mut self, failed: Failed) -> Answered {
+        let request = match failed.unsent {
+            Some(request) => request,
+            None if failed.stale => match self.bodiless_copy() {
+                Some(request) => request,
+                None => return Err(reason(failed.error)),
+            },
+            None => return Err(reason(failed.error)),
+        };
+        let lease = self.route().upstream.connect(monotonic()).await.map_err(reason)?;
+        let (mut lease, response) = lease.start(request);
+        let answered = lease.head(response, self.record.watchdog()).await;
+        answered.map(|response| (response, lease)).map_err(|failed| reason(failed.error))
+    }
+
+    /// The request once more, with its token, if sending it twice cannot do more than sending it
+    /// once.
+    fn bodiless_copy(&self) -> Option<Request<Outbound>> {
+        let (again, held) = (self.again.as_ref()?, self.held.as_ref()?);
+        if !again.method.is_idempotent() || !again.body.is_empty() {
+            return None;
+        }
+        let mut request = Request::new(Outbound::Empty);
+        *request.method_mut() = again.method.clone();
+        *request.uri_mut() = again.uri.clone();
+        *request.headers_mut() = again.headers.clone();
+        inject::inject(request.headers_mut(), &self.route().config.header, held.value.clone());
+        Some(request)
+    }
+
+    /// The upstream refused our token.
+    fn is_refused(&self, response: &Response<Incoming>) -> bool {
+        self.held.is_some()
+            && self.route().config.replay.statuses.contains(&response.status().as_u16())
+    }
+
+    /// A newer token, and the same request once more. If that cannot be, the first answer is the
+    /// answer.
+    async fn replay(&mut self, first: Response<Incoming>, lease: Lease) -> Answered {
+        let Some(held) = self.held.take() else { return Ok((first, lease)) };
         if !challenge::invites_new_token(first.headers()) {
             return Ok((first, lease));
         }
-        let body = again.as_ref().and_then(|again| again.body.again());
-        let (Some(again), Some(_)) = (again, body) else {
-            route.credential.nudge(refused.generation);
-            let large = route.config.replay.body_bytes > 0;
-            let outcome =
-                if large { ReplayOutcome::BodyTooLarge } else { ReplayOutcome::NotReplayable };
-            route.metrics.replayed(outcome);
+        let metrics = Arc::clone(&self.route().metrics);
+        let again = self.again.take();
+        let Some(again) = again.filter(|again| again.body.again().is_some()) else {
+            self.route().credential.nudge(held.generation);
+            let keeps_bodies = self.route().config.replay.body_bytes > 0;
+            metrics.replayed(if keeps_bodies {
+                ReplayOutcome::BodyTooLarge
+            } else {
+                ReplayOutcome::NotReplayable
+            });
             return Ok((first, lease));
         };
-        let Some(held) = self.replacement(route, refused).await else {
-            route.metrics.replayed(ReplayOutcome::TokenUnavailable);
+        let Some(newer) = self.replacement(&held).await else {
+            metrics.replayed(ReplayOutcome::TokenUnavailable);
             return Ok((first, lease));
         };
         let Some(body) = again.body.again() else {
-            route.metrics.replayed(ReplayOutcome::BodyTooLarge);
+            metrics.replayed(ReplayOutcome::BodyTooLarge);
             return Ok((first, lease));
         };
-        Relay::new(first.into_body(), lease, Arc::clone(&self.watchdog), None).drain();
-        let mut head = again.head;
-        inject::inject(&mut head.headers, &route.config.header, held.value);
-        let (response, lease) = self.send(route, Request::from_parts(head, body), None).await?;
-        let refused_again = route.config.replay.statuses.contains(&response.status().as_u16());
-        route.metrics.replayed(if refused_again {
+        Relay::drain(first.into_body(), lease);
+        let mut request = again.request(body);
+        inject::inject(request.headers_mut(), &self.route().config.header, newer.value);
+        let (response, lease) = self.send(request).await?;
+        let status = response.status().as_u16();
+        let refused_again = self.route().config.replay.statuses.contains(&status);
+        metrics.replayed(if refused_again {
             ReplayOutcome::Unauthorized
         } else {
             ReplayOutcome::Succeeded
@@ -183,10 +326,11 @@ impl Exchange<'_> {
     }
 
     /// A token that may do better than the refused one; `None` if there is none in time.
-    async fn replacement(&self, route: &Route, refused: &Held) -> Option<Held> {
+    async fn replacement(&self, refused: &Held) -> Option<Held> {
+        let route = self.route();
         let started = Moment::now();
         let deadline = started.mono + route.config.wait;
-        self.watchdog.request(deadline + Duration::from_secs(1), Duration::ZERO);
+        self.record.watchdog().request(deadline + Duration::from_secs(1), Duration::ZERO);
         let scheme = &route.config.scheme;
         let age = started.mono.saturating_duration_since(refused.obtained_at.mono);
         if refused.generation > 1 && age < SETTLING {
@@ -194,76 +338,31 @@ impl Exchange<'_> {
             return route.credential.bearer(Moment::now(), scheme);
         }
         let held = route.credential.replacement(refused.generation, deadline, scheme).await;
-        route.credential_metrics.waited(Moment::now().mono - started.mono);
+        route.credential_metrics.waited(monotonic() - started.mono);
         held.ok()
-    }
-
-    /// Sends a request and waits for the response head. What cannot have reached the upstream is
-    /// sent again; of what may have, only a request that is idempotent and has no body, once, and
-    /// only when a pooled connection turned out to be closed (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
-    async fn send(
-        &self,
-        route: &Route,
-        request: Request<Outbound>,
-        again: Option<&Again>,
-    ) -> Result<(Response<Incoming>, Lease), Reason> {
-        let started = Moment::now().mono;
-        let idempotent = request.method().is_idempotent();
-        let authorization = request.headers().get(&route.config.header).cloned();
-        let timeouts = route.config.timeouts;
-        self.watchdog.request(started + timeouts.connect + timeouts.response, timeouts.response);
-        let mut lease = route.upstream.lease(started).await.map_err(reason)?;
-        let failed = match self.exchange(&mut lease, request).await? {
-            Ok(response) => return Ok((response, lease)),
-            Err(failed) => failed,
-        };
-        let request = match (failed.unsent, again) {
-            (Some(request), _) => request,
-            (None, Some(again)) if failed.stale && idempotent && again.body.is_empty() => {
-                let mut head = again.head.clone();
-                if let Some(value) = authorization {
-                    inject::inject(&mut head.headers, &route.config.header, value);
-                }
-                Request::from_parts(head, Outbound::Empty)
-            }
-            _ => return Err(reason(failed.error)),
-        };
-        let mut lease = route.upstream.connect(Moment::now().mono).await.map_err(reason)?;
-        let response = self.exchange(&mut lease, request).await?;
-        response.map(|response| (response, lease)).map_err(|failed| reason(failed.error))
-    }
-
-    /// One sending on one connection, within the watchdog's deadline.
-    async fn exchange(
-        &self,
-        lease: &mut Lease,
-        request: Request<Outbound>,
-    ) -> Result<Result<Response<Incoming>, Box<upstream::Failed>>, Reason> {
-        let mut sending = std::pin::pin!(lease.send(request));
-        std::future::poll_fn(|cx| match sending.as_mut().poll(cx) {
-            std::task::Poll::Pending if self.watchdog.expired() => {
-                std::task::Poll::Ready(Err(Reason::UpstreamTimeout))
-            }
-            other => other.map(Ok),
-        })
-        .await
     }
 
     fn relay(mut self, response: Response<Incoming>, lease: Lease) -> Response<Downstream> {
         let (mut head, body) = response.into_parts();
         // RFC 9110 §7.8: a protocol switch that nobody asked for.
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return refuse(self.routes, Some(self.record), Reason::UpstreamProtocol);
+            return self.refuse(Reason::UpstreamProtocol);
         }
-        let route = self.route();
-        if let Err(reason) = hop::strip_response(&mut head.headers, route.config.strip_cookies) {
-            return refuse(self.routes, Some(self.record), reason);
+        let config = &self.route().config;
+        if let Err(reason) = hop::strip_response(&mut head.headers, config.strip_cookies) {
+            return self.refuse(reason);
         }
-        let idle = route.config.timeouts.idle;
-        self.watchdog.request(self.now.mono + idle, idle);
+        let idle = config.timeouts.idle;
+        self.record.watchdog().request(self.now.mono + idle, idle);
         self.record.status(head.status.as_u16());
-        let relay = Relay::new(body, lease, self.watchdog, Some(self.record));
+        let relay = Relay::new(body, lease, self.record);
         Response::from_parts(head, Downstream::Relayed(relay))
+    }
+
+    fn refuse(mut self, reason: Reason) -> Response<Downstream> {
+        let response = refusal(&self.routes, reason);
+        self.record.status(response.status().as_u16());
+        response.map(|text| Downstream::Own { text: Some(text), record: Some(self.record) })
     }
 }
 
@@ -280,6 +379,7 @@ fn reason(error: UpstreamError) -> Reason {
     let reason = match &error {
         UpstreamError::Unreachable(crate::dial::DialError::Timeout) => Reason::UpstreamTimeout,
         UpstreamError::Unreachable(_) => Reason::UpstreamUnreachable,
+        UpstreamError::Timeout => Reason::UpstreamTimeout,
         UpstreamError::Protocol(_) => Reason::UpstreamProtocol,
     };
     tracing::warn!(
@@ -293,4 +393,20 @@ fn reason(error: UpstreamError) -> Reason {
 /// What every worker does now and then: close what has been idle for too long.
 pub fn sweep(now: Instant) {
     upstream::sweep(now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every open connection has room for one, idle or not, and every request moves it.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        let size = size_of_future(handle);
+        assert!(size <= 1000, "{size} bytes");
+    }
 }

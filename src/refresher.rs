@@ -14,7 +14,7 @@ use crate::clock::{Moment, epoch_seconds};
 use crate::credential::{Activity, LastOutcome, Publisher};
 use crate::metrics::CredentialMetrics;
 use crate::schedule::{self, RefreshPolicy};
-use crate::secret::Fingerprint;
+use crate::secret::{Fingerprint, Secret};
 use crate::source::{Attempt, Class, FetchError, Fetched, TokenSource, Traits};
 use crate::store::Rotation;
 use crate::token::AccessToken;
@@ -93,7 +93,9 @@ struct Memory {
     wanted: u64,
     used_at: Moment,
     storm: Storm,
-    /// The answer to the refresh token in force was lost.
+    /// Digest of the refresh token that the last attempt was made with.
+    sent: Option<Fingerprint>,
+    /// The answer to it was lost.
     in_doubt: bool,
     sync_at: Moment,
 }
@@ -149,6 +151,7 @@ impl<S: TokenSource> Refresher<S> {
             wanted: 0,
             used_at: now,
             storm: Storm::default(),
+            sent: None,
             in_doubt: false,
             sync_at: now,
         }
@@ -195,13 +198,13 @@ impl<S: TokenSource> Refresher<S> {
             if let Some(trigger) = self.due(memory, now) {
                 return Some(trigger);
             }
-            let next = memory.activity.next_attempt().map_or(LOOK_EVERY, |at| at.remaining(now));
-            let next = match memory.storm.clears_at() {
-                Some(at) if self.refused_now() => next.min(at.remaining(now)),
-                _ => next,
-            };
+            let storm = memory.storm.clears_at().filter(|_| self.refused_now());
+            let next = [memory.activity.next_attempt(), storm].into_iter().flatten();
+            // What was reached without being a reason to fetch is none soon.
+            let next = next.filter(|at| !at.reached(now)).map(|at| at.remaining(now)).min();
             // At least a millisecond: a wall clock that jitters around `next` must not spin.
-            let wake = now.mono + next.clamp(Duration::from_millis(1), LOOK_EVERY);
+            let next = next.map_or(LOOK_EVERY, |wait| wait.max(Duration::from_millis(1)));
+            let wake = now.mono + next.min(LOOK_EVERY);
             tokio::select! {
                 () = sleep_until(wake) => {}
                 () = self.publisher.woken() => {}
@@ -234,7 +237,10 @@ impl<S: TokenSource> Refresher<S> {
                     return Some(Trigger::Unauthorized);
                 }
                 let lapsing = !waited_for && self.lapsing(memory, now);
-                ((at.reached(now) && !lapsing) || (waited_for && !usable)).then_some(ordinary)
+                // A token that ended before its time to refresh: still not within the interval.
+                let rested = memory.attempted_at.plus(self.policy.min_interval).reached(now);
+                let wanted = waited_for && !usable && rested;
+                ((at.reached(now) && !lapsing) || wanted).then_some(ordinary)
             }
         }
     }
@@ -285,6 +291,9 @@ impl<S: TokenSource> Refresher<S> {
                 return true;
             }
         };
+        let sent = refresh_token.as_ref().map(Secret::fingerprint);
+        // Another one than before was put in place by somebody: nothing is in doubt about it.
+        memory.in_doubt &= std::mem::replace(&mut memory.sent, sent) == sent;
         let attempt =
             Attempt { now, refresh_token: refresh_token.as_ref(), in_doubt: memory.in_doubt };
         let result = tokio::select! {
@@ -310,7 +319,7 @@ impl<S: TokenSource> Refresher<S> {
     fn accept(
         &mut self,
         memory: &mut Memory,
-        sent: Option<&crate::secret::Secret>,
+        sent: Option<&Secret>,
         fetched: Fetched,
         took: Duration,
     ) {
@@ -447,6 +456,8 @@ impl<S: TokenSource> Refresher<S> {
     async fn finish(&mut self, memory: &Memory, stop: &Stop) {
         let until = stop.borrow().unwrap_or_else(Moment::now);
         if let (true, Some(token)) = (self.revoke_on_shutdown, &memory.token) {
+            // Revoked or in doubt: the next process must not go on with it.
+            self.rotation.forget_access_token();
             match timeout_at(until.mono, self.source.revoke(token)).await {
                 Ok(Ok(())) => info!(credential = self.name, "access token revoked"),
                 Ok(Err(error)) => {

@@ -173,7 +173,7 @@ impl Service for Control {
         tokio::join!(admin::serve(listener, snapshot, metrics), self.reload.run());
     }
 
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "control"
     }
 

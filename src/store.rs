@@ -175,6 +175,15 @@ impl Rotation {
         self.sync()
     }
 
+    /// Leaves the access token out of the record from now on: it was revoked.
+    pub fn forget_access_token(&mut self) {
+        if let Some(record) = &mut self.record
+            && record.access_token.take().is_some()
+        {
+            self.unsynced = self.store.is_some();
+        }
+    }
+
     /// Writes what is not yet in the store.
     ///
     /// # Errors

@@ -109,13 +109,13 @@ fn written(time: SystemTime) -> String {
 }
 
 /// Credentials that have had no token yet.
-pub fn without_first_token(snapshot: &Snapshot) -> Vec<&str> {
+pub(super) fn without_first_token(snapshot: &Snapshot) -> Vec<&str> {
     let without = snapshot.credentials.iter().filter(|c| c.outlook().generation == 0);
     without.map(Credential::name).collect()
 }
 
 /// Credentials that have no usable token at `now`.
-pub fn without_usable_token(snapshot: &Snapshot, now: Moment) -> Vec<&str> {
+pub(super) fn without_usable_token(snapshot: &Snapshot, now: Moment) -> Vec<&str> {
     let usable = |credential: &&Credential| {
         credential.outlook().expires_at.is_some_and(|at| !at.reached(now))
     };
@@ -123,14 +123,14 @@ pub fn without_usable_token(snapshot: &Snapshot, now: Moment) -> Vec<&str> {
 }
 
 /// `/status`
-pub fn json(snapshot: &Snapshot, now: Moment) -> Vec<u8> {
+pub(super) fn json(snapshot: &Snapshot, now: Moment) -> Vec<u8> {
     let mut json = serde_json::to_vec_pretty(&Status::of(snapshot, now)).unwrap_or_default();
     json.push(b'\n');
     json
 }
 
 /// `/`
-pub fn page(snapshot: &Snapshot, now: Moment) -> String {
+pub(super) fn page(snapshot: &Snapshot, now: Moment) -> String {
     let status = Status::of(snapshot, now);
     let mut page = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>\

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Exit code 0 if the daemon at `admin` says that it lives, or with `ready` that it is ready.
-pub fn run(admin: SocketAddr, ready: bool) -> ExitCode {
+pub(super) fn run(admin: SocketAddr, ready: bool) -> ExitCode {
     let path = if ready { "/readyz" } else { "/livez" };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let asked = runtime

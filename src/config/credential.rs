@@ -23,7 +23,10 @@ const GRANTS: [(&str, Grant); 3] = [
     ("password", Grant::Password),
 ];
 
-pub fn read_all(root: &Section<'_>, warnings: &mut Vec<String>) -> Option<Vec<CredentialConfig>> {
+pub(super) fn read_all(
+    root: &Section<'_>,
+    warnings: &mut Vec<String>,
+) -> Option<Vec<CredentialConfig>> {
     let item = root.require("credentials", "at least one [credentials.NAME] table")?;
     let section = item.section()?;
     let mut all = Vec::new();
@@ -120,16 +123,16 @@ fn dialect(
             let loaded = dialect_file(&item.path()?);
             loaded.map_err(|problem| item.wrong(problem)).ok()
         }
-        vendor => match vendor::text(vendor).map(parse_dialect) {
-            Some(Ok(dialect)) => Some(dialect),
-            _ => {
-                let known = ["oauth2", "file", "custom"].into_iter();
-                let vendors = vendor::ALL.iter().map(|(name, _)| *name);
-                let names: Vec<String> = known.chain(vendors).map(str::to_owned).collect();
-                section.take("provider")?.not_among(vendor, &names);
-                None
+        vendor => {
+            if let Some(Ok(dialect)) = vendor::text(vendor).map(parse_dialect) {
+                return Some(dialect);
             }
-        },
+            let known = ["oauth2", "file", "custom"].into_iter();
+            let vendors = vendor::ALL.iter().map(|(name, _)| *name);
+            let names: Vec<String> = known.chain(vendors).map(str::to_owned).collect();
+            section.take("provider")?.not_among(vendor, &names);
+            None
+        }
     }
 }
 
@@ -300,7 +303,7 @@ fn refresh(item: Option<Item<'_>>) -> Option<RefreshPolicy> {
     let Some(item) = item else {
         return Some(RefreshPolicy {
             min_interval: Duration::from_secs(1),
-            default_lifetime: Duration::from_secs(300),
+            default_lifetime: Duration::from_mins(5),
             idle_after: None,
         });
     };

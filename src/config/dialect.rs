@@ -18,7 +18,7 @@ use crate::source::{Class, Reason};
 /// The only version of the format.
 const FORMAT: u64 = 1;
 
-pub fn read(root: Section<'_>) -> Option<Dialect> {
+pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
     root.require("format", "format = 1").and_then(|item| item.number(FORMAT..=FORMAT));
     let name = root.require("name", "the dialect's name").and_then(|item| item.text());
     let keys = root.require("keys", "a [keys] table").and_then(|item| keys(&item));

@@ -37,7 +37,7 @@ impl fmt::Display for Problem {
 }
 
 /// The file being read and the mistakes found in it so far.
-pub struct Reader<'t> {
+pub(super) struct Reader<'t> {
     text: &'t str,
     problems: RefCell<Vec<Problem>>,
 }
@@ -47,7 +47,7 @@ impl<'t> Reader<'t> {
     ///
     /// # Errors
     /// The text is no TOML.
-    pub fn parse<T>(
+    pub(super) fn parse<T>(
         text: &'t str,
         read: impl FnOnce(Section<'_>) -> Option<T>,
     ) -> Result<T, Vec<Problem>> {
@@ -91,7 +91,7 @@ impl<'t> Reader<'t> {
 
 /// One value with its place.
 #[derive(Clone)]
-pub struct Item<'a> {
+pub(super) struct Item<'a> {
     reader: Rc<Reader<'a>>,
     path: String,
     line: usize,
@@ -99,7 +99,7 @@ pub struct Item<'a> {
 }
 
 /// One table, whose keys are taken out one by one.
-pub struct Section<'a> {
+pub(super) struct Section<'a> {
     reader: Rc<Reader<'a>>,
     path: String,
     line: usize,
@@ -113,14 +113,14 @@ impl<'a> Section<'a> {
     }
 
     /// The value of `key`, which is known from now on.
-    pub fn take(&self, key: &str) -> Option<Item<'a>> {
+    pub(super) fn take(&self, key: &str) -> Option<Item<'a>> {
         self.known.borrow_mut().push(key.to_owned());
         let (name, value) = self.table.iter().find(|(name, _)| name.get_ref() == key)?;
         Some(self.item(name, value))
     }
 
     /// All entries, whatever their keys: for tables whose keys the user names.
-    pub fn entries(&self) -> Vec<(String, Item<'a>)> {
+    pub(super) fn entries(&self) -> Vec<(String, Item<'a>)> {
         let mut entries: Vec<_> = self.table.iter().collect();
         entries.sort_by_key(|(name, _)| name.span().start);
         entries
@@ -147,7 +147,7 @@ impl<'a> Section<'a> {
     }
 
     /// As [`Section::take`], and a problem if the key is not there.
-    pub fn require(&self, key: &str, write: &str) -> Option<Item<'a>> {
+    pub(super) fn require(&self, key: &str, write: &str) -> Option<Item<'a>> {
         let item = self.take(key);
         if item.is_none() {
             self.reader.problem(self.line, self.join(key), format!("missing; write {write}"));
@@ -156,12 +156,12 @@ impl<'a> Section<'a> {
     }
 
     /// Records a mistake about the table as a whole.
-    pub fn wrong(&self, message: impl Into<String>) {
+    pub(super) fn wrong(&self, message: impl Into<String>) {
         self.reader.problem(self.line, self.path.clone(), message.into());
     }
 
     /// Everything not taken is a mistake; true if there was one.
-    pub fn finish(self) -> bool {
+    pub(super) fn finish(self) -> bool {
         let known = self.known.borrow();
         let mut unknown = false;
         for (name, value) in self.table {
@@ -182,7 +182,7 @@ impl<'a> Section<'a> {
 
 impl<'a> Item<'a> {
     /// Records a mistake about this value.
-    pub fn wrong(&self, message: impl Into<String>) {
+    pub(super) fn wrong(&self, message: impl Into<String>) {
         self.reader.problem(self.line, self.path.clone(), message.into());
     }
 
@@ -191,7 +191,7 @@ impl<'a> Item<'a> {
     }
 
     /// Text.
-    pub fn text(&self) -> Option<String> {
+    pub(super) fn text(&self) -> Option<String> {
         let text = self.value.as_str();
         if text.is_none() {
             self.expected("a string in quotes");
@@ -200,7 +200,7 @@ impl<'a> Item<'a> {
     }
 
     /// `true` or `false`.
-    pub fn bool(&self) -> Option<bool> {
+    pub(super) fn bool(&self) -> Option<bool> {
         let bool = self.value.as_bool();
         if bool.is_none() {
             self.expected("true or false");
@@ -209,7 +209,7 @@ impl<'a> Item<'a> {
     }
 
     /// A whole number within `range`.
-    pub fn number(&self, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    pub(super) fn number(&self, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
         let wanted = if range.start() == range.end() {
             range.start().to_string()
         } else {
@@ -234,7 +234,7 @@ impl<'a> Item<'a> {
     }
 
     /// A list, or a single value in place of one.
-    pub fn items(&self) -> Vec<Item<'a>> {
+    pub(super) fn items(&self) -> Vec<Item<'a>> {
         let Some(array) = self.value.as_array() else {
             return vec![self.clone()];
         };
@@ -248,12 +248,12 @@ impl<'a> Item<'a> {
     }
 
     /// A list of strings, or one string.
-    pub fn texts(&self) -> Option<Vec<String>> {
+    pub(super) fn texts(&self) -> Option<Vec<String>> {
         self.items().iter().map(Item::text).collect()
     }
 
     /// A table.
-    pub fn section(&self) -> Option<Section<'a>> {
+    pub(super) fn section(&self) -> Option<Section<'a>> {
         let Some(table) = self.value.as_table() else {
             self.expected("a table, such as { key = value }");
             return None;
@@ -262,7 +262,7 @@ impl<'a> Item<'a> {
     }
 
     /// One of `choices`, by name.
-    pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
         let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if found.is_none() {
@@ -273,7 +273,7 @@ impl<'a> Item<'a> {
     }
 
     /// Records that `text` is none of `names`.
-    pub fn not_among(&self, text: &str, names: &[String]) {
+    pub(super) fn not_among(&self, text: &str, names: &[String]) {
         let near = nearest(text, names).map(|near| format!(" (did you mean {near:?}?)"));
         let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
         let near = near.unwrap_or_default();
@@ -281,7 +281,7 @@ impl<'a> Item<'a> {
     }
 
     /// A path.
-    pub fn path(&self) -> Option<PathBuf> {
+    pub(super) fn path(&self) -> Option<PathBuf> {
         let text = self.text()?;
         if text.is_empty() {
             self.wrong("is empty; write a path");
@@ -291,7 +291,7 @@ impl<'a> Item<'a> {
     }
 
     /// `{ file = … }`, `{ env = … }` or `{ value = … }`; what it refers to must be readable now.
-    pub fn secret(&self) -> Option<SecretRef> {
+    pub(super) fn secret(&self) -> Option<SecretRef> {
         const SHAPE: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { value = \"…\" }";
         if self.value.as_str().is_some() {
             self.wrong(format!("a secret is not written as plain text; write {SHAPE}"));
@@ -328,7 +328,7 @@ impl<'a> Item<'a> {
     }
 
     /// The raw value, for tables of free form.
-    pub fn value(&self) -> &'a DeValue<'a> {
+    pub(super) fn value(&self) -> &'a DeValue<'a> {
         self.value
     }
 }

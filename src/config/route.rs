@@ -33,15 +33,15 @@ const RESERVED: [&str; 12] = [
     "via",
 ];
 
-pub fn read_all(
+pub(super) fn read_all(
     root: &Section<'_>,
-    credentials: &Option<Vec<CredentialConfig>>,
+    credentials: Option<&[CredentialConfig]>,
 ) -> Option<Vec<RouteConfig>> {
     let item = root.require("routes", "at least one [[routes]] with upstream and credential")?;
     let mut routes: Vec<RouteConfig> = Vec::new();
     let mut complete = true;
     for item in item.items() {
-        match read(&item, credentials.as_deref(), &routes) {
+        match read(&item, credentials, &routes) {
             Some(route) => routes.push(route),
             None => complete = false,
         }
@@ -105,10 +105,11 @@ fn read(
 }
 
 /// `Some(None)` if the key is absent, `None` if it is wrong.
-fn optional<T>(
-    section: &Section<'_>,
+#[allow(clippy::option_option)]
+fn optional<'a, T>(
+    section: &Section<'a>,
     key: &str,
-    read: impl Fn(&Item<'_>) -> Option<T>,
+    read: impl Fn(&Item<'a>) -> Option<T>,
 ) -> Option<Option<T>> {
     section.take(key).map_or(Some(None), |item| read(&item).map(Some))
 }
@@ -276,12 +277,12 @@ fn timeouts(item: Option<Item<'_>>) -> Option<Timeouts> {
 }
 
 /// `tls = { … }`, of a route or a credential; what it names must load now.
-pub fn tls(item: &Item<'_>) -> Option<TlsSettings> {
+pub(super) fn tls(item: &Item<'_>) -> Option<TlsSettings> {
     let section = item.section()?;
     let ca_file = optional(&section, "ca_file", ca_file);
     let server_name = optional(&section, "server_name", host_name);
-    let certificate = optional(&section, "client_cert", |item| item.path());
-    let key = optional(&section, "client_key", |item| item.path());
+    let certificate = optional(&section, "client_cert", Item::path);
+    let key = optional(&section, "client_key", Item::path);
     let pins = section.take("pin_sha256").map_or(Some(Vec::new()), |item| pins(&item));
     section.finish();
     let identity = match (certificate?, key?) {

@@ -10,7 +10,7 @@ use super::{Limits, Listen, ServerConfig};
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
-pub fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
+pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
     let Some(item) = item else {
         return Some(default());
     };
@@ -48,7 +48,7 @@ fn default() -> ServerConfig {
             head_fields: 100,
             target_bytes: 16 << 10,
             head_time: Duration::from_secs(10),
-            idle_time: Duration::from_secs(60),
+            idle_time: Duration::from_mins(1),
             replay_bytes: 64 << 20,
         },
     }
@@ -101,7 +101,7 @@ fn allowed_hosts(item: &Item<'_>) -> Option<Vec<String>> {
 }
 
 /// A host name or address without port, in lowercase.
-pub fn host_name(item: &Item<'_>) -> Option<String> {
+pub(super) fn host_name(item: &Item<'_>) -> Option<String> {
     let text = item.text()?.to_ascii_lowercase();
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let bracketed = text.starts_with('[') && text.ends_with(']');
@@ -144,7 +144,7 @@ fn limits(item: &Item<'_>) -> Option<Limits> {
 }
 
 /// A whole number with a default.
-pub fn number(
+pub(super) fn number(
     section: &Section<'_>,
     key: &str,
     default: u64,

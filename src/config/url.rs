@@ -7,7 +7,7 @@ use http::Uri;
 use super::reader::Item;
 
 /// A URL taken apart.
-pub struct HttpUrl {
+pub(super) struct HttpUrl {
     /// `https://`
     pub secure: bool,
     /// Without brackets, in lowercase.
@@ -21,7 +21,7 @@ pub struct HttpUrl {
 }
 
 /// Reads `http://…` or `https://…`; user information and fragments are refused.
-pub fn http_url(item: &Item<'_>, text: &str, example: &str) -> Option<HttpUrl> {
+pub(super) fn http_url(item: &Item<'_>, text: &str, example: &str) -> Option<HttpUrl> {
     let wrong = |what: &str| {
         item.wrong(format!("{what}; write a URL such as {example:?}"));
         None
@@ -55,13 +55,13 @@ pub fn http_url(item: &Item<'_>, text: &str, example: &str) -> Option<HttpUrl> {
 }
 
 /// True for a host that cannot be reached from outside this machine.
-pub fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Refuses plaintext towards anything but loopback.
-pub fn check_plaintext(item: &Item<'_>, url: &HttpUrl, allowed: bool) -> Option<()> {
+pub(super) fn check_plaintext(item: &Item<'_>, url: &HttpUrl, allowed: bool) -> Option<()> {
     if url.secure || allowed || is_loopback(&url.host) {
         return Some(());
     }
@@ -73,7 +73,7 @@ pub fn check_plaintext(item: &Item<'_>, url: &HttpUrl, allowed: bool) -> Option<
 }
 
 /// Reads a dialect's host: `name`, `name:port`, an address, or a URL without a path for loopback.
-pub fn host(item: &Item<'_>, text: &str, allow_plaintext: bool) -> Option<String> {
+pub(super) fn host(item: &Item<'_>, text: &str, allow_plaintext: bool) -> Option<String> {
     let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let url = http_url(item, &full, "https://idp.example")?;
     if !url.target.is_empty() {

@@ -25,7 +25,7 @@ use super::listener::Drain;
 use super::relay::Downstream;
 use super::route::Routes;
 use super::watchdog::{Verdict, Watchdog};
-use crate::clock::Moment;
+use crate::clock::monotonic;
 
 /// Serves every request on `io` until the caller leaves, idles for too long, or `drain` begins and
 /// no request is under way.
@@ -39,7 +39,7 @@ where
 {
     let current = Arc::clone(&routes.borrow_and_update());
     let limits = current.limits;
-    let now = Moment::now().mono;
+    let now = monotonic();
     let watchdog = Arc::new(Watchdog::new(now, limits.idle_time, limits.head_time));
     let io = Noticing { io: TokioIo::new(io), watchdog: Arc::clone(&watchdog) };
     let dog = Arc::clone(&watchdog);
@@ -108,7 +108,7 @@ where
                 return Poll::Ready(());
             }
             if this.watchdog.awaits_head() {
-                this.watchdog.head_begins(Moment::now().mono);
+                this.watchdog.head_begins(monotonic());
             }
             let deadline = this.watchdog.deadline();
             if deadline < this.timer.deadline() {
@@ -124,7 +124,7 @@ where
             *this.watched = true;
             ready!(this.timer.as_mut().poll(cx));
             *this.watched = false;
-            match this.watchdog.judge(Moment::now().mono) {
+            match this.watchdog.judge(monotonic()) {
                 Verdict::Later(deadline) => this.timer.as_mut().reset(deadline),
                 Verdict::Expired => this.timer.as_mut().reset(this.watchdog.deadline()),
                 Verdict::Abandoned => return Poll::Ready(()),

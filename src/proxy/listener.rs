@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 
 use super::connection::serve;
 use super::route::Routes;
-use crate::clock::Moment;
+use crate::clock::monotonic;
 use crate::config::Listen;
 
 /// How often a worker closes what has been idle for too long.
@@ -222,7 +222,7 @@ impl Worker {
         }
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
-            super::sweep(Moment::now().mono);
+            super::sweep(monotonic());
         }
     }
 }

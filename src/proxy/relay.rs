@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -14,7 +14,7 @@ use super::hop;
 use super::route::Route;
 use super::upstream::Lease;
 use super::watchdog::Watchdog;
-use crate::clock::Moment;
+use crate::clock::{Moment, monotonic};
 
 /// The body of every answer.
 pub enum Downstream {
@@ -44,21 +44,15 @@ pub enum RelayError {
 pub struct Relay {
     body: Incoming,
     lease: Option<Lease>,
-    watchdog: Arc<Watchdog>,
     /// Counts when dropped: the end of the response, however it ends.
-    _record: Option<Record>,
+    record: Record,
 }
 
 impl Relay {
     /// Relays `body` from `lease`.
     #[must_use]
-    pub fn new(
-        body: Incoming,
-        lease: Lease,
-        watchdog: Arc<Watchdog>,
-        record: Option<Record>,
-    ) -> Self {
-        let mut relay = Self { body, lease: Some(lease), watchdog, _record: record };
+    pub fn new(body: Incoming, lease: Lease, record: Record) -> Self {
+        let mut relay = Self { body, lease: Some(lease), record };
         relay.release_if_done();
         relay
     }
@@ -67,14 +61,25 @@ impl Relay {
         if self.body.is_end_stream()
             && let Some(lease) = self.lease.take()
         {
-            lease.give_back(Moment::now().mono);
+            lease.give_back();
         }
     }
 
-    /// Reads what has already arrived; if that was all, the connection can be used again.
-    pub fn drain(mut self) {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        while let Poll::Ready(Some(Ok(_))) = Pin::new(&mut self).poll_frame(&mut cx) {}
+    /// Reads what has already arrived of a body that nobody wants; if that was all, the connection
+    /// can be used again.
+    pub fn drain(mut body: Incoming, mut lease: Lease) {
+        let mut cx = Context::from_waker(Waker::noop());
+        lease.drive(&mut cx);
+        loop {
+            if body.is_end_stream() {
+                return lease.give_back();
+            }
+            match Pin::new(&mut body).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(_))) => lease.drive(&mut cx),
+                Poll::Ready(None) => return lease.give_back(),
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return,
+            }
+        }
     }
 }
 
@@ -96,7 +101,7 @@ impl Body for Relay {
         }
         match frame {
             Poll::Ready(Some(Ok(mut frame))) => {
-                this.watchdog.progress();
+                this.record.watchdog.progress();
                 if let Some(trailers) = frame.trailers_mut() {
                     hop::strip_trailers(trailers, None);
                 }
@@ -109,11 +114,11 @@ impl Body for Relay {
             }
             Poll::Ready(None) => {
                 if let Some(lease) = this.lease.take() {
-                    lease.give_back(Moment::now().mono);
+                    lease.give_back();
                 }
                 Poll::Ready(None)
             }
-            Poll::Pending if this.watchdog.expired() => {
+            Poll::Pending if this.record.watchdog.expired() => {
                 this.lease = None;
                 Poll::Ready(Some(Err(RelayError::Idle)))
             }
@@ -184,8 +189,14 @@ impl Record {
 
     /// The route.
     #[must_use]
-    pub fn route(&self) -> &Arc<Route> {
+    pub fn route(&self) -> &Route {
         &self.route
+    }
+
+    /// The deadline of what the request is at.
+    #[must_use]
+    pub fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
     }
 }
 
@@ -193,7 +204,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         // A caller that left before there was an answer: nginx's 499, which no server sends.
         let status = if self.status == 0 { 499 } else { self.status };
-        let now = Moment::now().mono;
+        let now = monotonic();
         let took = now.saturating_duration_since(self.started.mono);
         self.watchdog.rest(now);
         self.route.metrics.end(status, took);

@@ -1,6 +1,6 @@
 //! Which requests are let in, and where they go. Nothing about tokens is decided here.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ pub struct Routes {
     /// In the order of the configuration.
     pub routes: Vec<Arc<Route>>,
     /// Host names that this process answers to, in lowercase, without port.
-    pub hosts: HashSet<String>,
+    pub hosts: Vec<String>,
     /// Our entry in `Via`.
     pub via: HeaderValue,
     /// What tells our entry from others'.
@@ -84,10 +84,10 @@ pub struct Routes {
 
 /// The host names that listeners answer to by themselves.
 #[must_use]
-pub fn own_hosts(listeners: &[SocketAddr]) -> HashSet<String> {
-    let mut hosts: HashSet<String> = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into();
+pub fn own_hosts(listeners: &[SocketAddr]) -> Vec<String> {
+    let mut hosts = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec();
     for address in listeners.iter().filter(|address| !address.ip().is_unspecified()) {
-        hosts.insert(match address.ip() {
+        hosts.push(match address.ip() {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
         });
@@ -134,7 +134,7 @@ impl Routes {
     }
 
     fn answers_to(&self, host: &str) -> bool {
-        self.hosts.contains(host)
+        self.hosts.iter().any(|known| known == host)
             || self.routes.iter().any(|route| route.config.host.as_deref() == Some(host))
     }
 
@@ -165,7 +165,7 @@ impl Routes {
 }
 
 /// The host that a request names (RFC 9112 §3.2), in lowercase, without port.
-fn host(head: &Parts) -> Result<String, Reason> {
+fn host(head: &Parts) -> Result<Cow<'_, str>, Reason> {
     let mut lines = head.headers.get_all(HOST).iter();
     let (first, second) = (lines.next(), lines.next());
     let named = match (first, second) {
@@ -186,7 +186,7 @@ fn host(head: &Parts) -> Result<String, Reason> {
 }
 
 /// `host[:port]` without its port, in lowercase; `None` if it is no such thing.
-fn without_port(authority: &str) -> Option<String> {
+fn without_port(authority: &str) -> Option<Cow<'_, str>> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => (authority, ""),
@@ -197,7 +197,10 @@ fn without_port(authority: &str) -> Option<String> {
         None => host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
     };
     let port_valid = port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
-    (valid && port_valid && !host.is_empty()).then(|| host.to_ascii_lowercase())
+    (valid && port_valid && !host.is_empty()).then(|| {
+        let lowercase = !host.bytes().any(|b| b.is_ascii_uppercase());
+        if lowercase { Cow::Borrowed(host) } else { Cow::Owned(host.to_ascii_lowercase()) }
+    })
 }
 
 /// The path of an origin-form target, or `*` of OPTIONS (RFC 9112 §3.2.4).

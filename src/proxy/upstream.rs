@@ -5,20 +5,21 @@
 //! response run in one task on one thread.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::time::Instant;
 
 use super::replay::Outbound;
+use super::watchdog::Watchdog;
 use crate::dial::{DialError, Peer, Stream};
 
 /// Idle connections that one thread keeps for one upstream.
@@ -40,6 +41,9 @@ pub enum UpstreamError {
     /// No connection: nothing was sent.
     #[error("upstream not reachable")]
     Unreachable(#[from] DialError),
+    /// No response head in time.
+    #[error("upstream did not answer in time")]
+    Timeout,
     /// The connection broke, or what came was not HTTP.
     #[error("upstream connection failed")]
     Protocol(#[source] hyper::Error),
@@ -64,15 +68,23 @@ impl Upstream {
         Self { peer, connect_timeout, slot: SLOTS.fetch_add(1, Ordering::Relaxed) }
     }
 
+    /// A pooled connection that can take a request.
+    #[must_use]
+    pub fn pooled(&self, now: Instant) -> Option<Lease> {
+        let mut connection = take(self.slot, now)?;
+        connection.used_at = now;
+        Some(Lease { connection, slot: self.slot, pooled: true })
+    }
+
     /// A connection that can take a request: a pooled one, else a new one.
     ///
     /// # Errors
     /// There is none to be had.
     pub async fn lease(&self, now: Instant) -> Result<Lease, UpstreamError> {
-        if let Some(connection) = take(self.slot, now) {
-            return Ok(Lease { connection: Some(connection), slot: self.slot, pooled: true });
+        match self.pooled(now) {
+            Some(lease) => Ok(lease),
+            None => self.connect(now).await,
         }
-        self.connect(now).await
     }
 
     /// A new connection.
@@ -83,92 +95,107 @@ impl Upstream {
         let stream = self.peer.connect(now + self.connect_timeout).await?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(UpstreamError::Protocol)?;
-        let connection = Connection { sender, driver, idle_since: now };
-        Ok(Lease { connection: Some(connection), slot: self.slot, pooled: false })
+        let connection = Box::new(Connection { sender, driver, used_at: now });
+        Ok(Lease { connection, slot: self.slot, pooled: false })
     }
 }
 
+/// Boxed wherever it is: it moves between pool, request and response.
 struct Connection {
     sender: http1::SendRequest<Outbound>,
     driver: http1::Connection<TokioIo<Stream>, Outbound>,
-    idle_since: Instant,
+    /// When its last use began: idle time is overestimated by that use, and a clock is not read.
+    used_at: Instant,
 }
 
 /// A connection in use. Dropped before [`Lease::give_back`], it is closed: that is how a caller
 /// that goes away, or a message cut short, reaches the upstream.
 pub struct Lease {
-    connection: Option<Connection>,
+    connection: Box<Connection>,
     slot: usize,
     pooled: bool,
 }
 
+/// The response that hyper will make of a request that was started.
+pub trait Sent:
+    Future<Output = Result<Response<Incoming>, TrySendError<Request<Outbound>>>> + Send
+{
+}
+
+impl<F> Sent for F where
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Outbound>>>> + Send
+{
+}
+
 impl Lease {
-    /// Sends `request` and waits for the response head, driving the connection meanwhile.
+    /// Hands `request` to the connection; [`Lease::head`] drives it to the response.
+    #[must_use]
+    pub fn start(mut self, request: Request<Outbound>) -> (Self, Pin<Box<impl Sent>>) {
+        // Boxed: it has room for the request, and would stand several times in its caller's future.
+        let response = Box::pin(self.connection.sender.try_send_request(request));
+        (self, response)
+    }
+
+    /// Drives the connection until the response head is there, or `watchdog` says that time is up.
     ///
     /// # Errors
     /// [`Failed`] says what is known about how far the request came.
-    pub async fn send(
+    pub async fn head(
         &mut self,
-        request: Request<Outbound>,
+        mut response: Pin<Box<impl Sent>>,
+        watchdog: &Watchdog,
     ) -> Result<Response<Incoming>, Box<Failed>> {
-        let Some(connection) = &mut self.connection else {
-            unreachable!("a lease holds its connection until it is given back")
-        };
-        let pooled = self.pooled;
-        let driver = &mut connection.driver;
-        let mut response = pin!(connection.sender.try_send_request(request));
+        let driver = &mut self.connection.driver;
         let result = poll_fn(|cx| {
             // The connection completes the response within this very poll, so the response needs
             // no waker of its own; with one, every response would cause a second, idle poll.
             let ended = Pin::new(&mut *driver).poll(cx).is_ready();
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending if watchdog.expired() => Poll::Ready(None),
                 // The end of the connection completes it too, on the next poll.
                 Poll::Pending if ended => {
                     cx.waker().wake_by_ref();
                     Poll::Pending
                 }
-                other => other,
+                other => other.map(Some),
             }
         })
         .await;
-        result.map_err(|mut failure| {
-            let unsent = failure.take_message();
-            let error = failure.into_error();
-            let stale = pooled && (error.is_incomplete_message() || error.is_closed());
-            Box::new(Failed { error: UpstreamError::Protocol(error), unsent, stale })
-        })
+        match result {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(mut failure)) => {
+                let unsent = failure.take_message();
+                let error = failure.into_error();
+                let stale = self.pooled && (error.is_incomplete_message() || error.is_closed());
+                Err(Box::new(Failed { error: UpstreamError::Protocol(error), unsent, stale }))
+            }
+            None => {
+                let (error, unsent, stale) = (UpstreamError::Timeout, None, false);
+                Err(Box::new(Failed { error, unsent, stale }))
+            }
+        }
     }
 
     /// Lets the connection make progress: while a body is read, nobody else does.
     pub fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(connection) = &mut self.connection {
-            let _ = Pin::new(&mut connection.driver).poll(cx);
-        }
+        let _ = Pin::new(&mut self.connection.driver).poll(cx);
     }
 
     /// Puts the connection back once its response has been read to the end; one that cannot take
     /// another request right now is closed.
-    pub fn give_back(mut self, now: Instant) {
-        let Some(mut connection) = self.connection.take() else {
-            return;
-        };
-        let mut cx = Context::from_waker(Waker::noop());
-        let open = connection.sender.is_ready()
-            || (Pin::new(&mut connection.driver).poll(&mut cx).is_pending()
-                && connection.sender.is_ready());
-        if open {
-            connection.idle_since = now;
-            put(self.slot, connection);
+    pub fn give_back(mut self) {
+        if is_idle(&mut self.connection) {
+            put(self.slot, self.connection);
         }
     }
 }
 
 thread_local! {
     /// This thread's idle connections, by slot.
-    static POOL: RefCell<Vec<Vec<Connection>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Vec<Vec<Box<Connection>>>> = const { RefCell::new(Vec::new()) };
 }
 
-fn put(slot: usize, connection: Connection) {
+fn put(slot: usize, connection: Box<Connection>) {
     POOL.with_borrow_mut(|pool| {
         if pool.len() <= slot {
             pool.resize_with(slot + 1, Vec::new);
@@ -180,7 +207,7 @@ fn put(slot: usize, connection: Connection) {
 }
 
 /// The connection used last, if it is still open: it is the least likely to be closing.
-fn take(slot: usize, now: Instant) -> Option<Connection> {
+fn take(slot: usize, now: Instant) -> Option<Box<Connection>> {
     POOL.with_borrow_mut(|pool| {
         let idle = pool.get_mut(slot)?;
         while let Some(mut connection) = idle.pop() {
@@ -194,11 +221,19 @@ fn take(slot: usize, now: Instant) -> Option<Connection> {
 
 /// An idle connection is polled by nobody, so whether the upstream closed it is asked here.
 fn is_open(connection: &mut Connection, now: Instant) -> bool {
-    let young = now.saturating_duration_since(connection.idle_since) < MAX_IDLE_TIME;
+    let young = now.saturating_duration_since(connection.used_at) < MAX_IDLE_TIME;
     let mut cx = Context::from_waker(Waker::noop());
     young
         && Pin::new(&mut connection.driver).poll(&mut cx).is_pending()
         && connection.sender.is_ready()
+}
+
+/// A connection whose response has been read is idle by itself, or after one more poll.
+fn is_idle(connection: &mut Connection) -> bool {
+    connection.sender.is_ready() || {
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut connection.driver).poll(&mut cx).is_pending() && connection.sender.is_ready()
+    }
 }
 
 /// Closes this thread's idle connections that are old or closed by the upstream.

@@ -26,7 +26,7 @@ const REPLACE_GRACE: Duration = Duration::from_secs(10);
 
 /// Builds the source that `config` describes.
 #[must_use]
-pub fn source(config: &CredentialConfig) -> Source {
+pub(super) fn source(config: &CredentialConfig) -> Source {
     let default_lifetime = config.refresh.default_lifetime;
     match &config.source {
         SourceConfig::File(path) => Source::File(FileSource::new(path.clone(), default_lifetime)),
@@ -77,7 +77,7 @@ impl Running {
 }
 
 /// Every refresher of the process, by credential name.
-pub struct Refreshers {
+pub(super) struct Refreshers {
     metrics: Arc<Metrics>,
     running: HashMap<String, Running>,
     pending: Vec<Task>,
@@ -86,14 +86,14 @@ pub struct Refreshers {
 impl Refreshers {
     /// None yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics, running: HashMap::new(), pending: Vec::new() }
     }
 
     /// Prepares what `config` asks for; [`Refreshers::spawn`] sets it going. A credential whose
     /// configuration is the same keeps its token and generation; one that changed starts anew when
     /// its former refresher has ended.
-    pub fn apply(&mut self, config: &Config) -> Vec<Credential> {
+    pub(super) fn apply(&mut self, config: &Config) -> Vec<Credential> {
         let mut former = std::mem::take(&mut self.running);
         for wanted in &config.credentials {
             let running = match former.remove(&wanted.name) {
@@ -127,12 +127,12 @@ impl Refreshers {
 
     /// Sets everything prepared going, on the runtime that this is called on.
     #[allow(clippy::disallowed_methods)] // one of the two places that spawn
-    pub fn spawn(&mut self) {
+    pub(super) fn spawn(&mut self) {
         self.pending.drain(..).for_each(|task| drop(tokio::spawn(task)));
     }
 
     /// Tells the credentials that read one of `paths` to look at it.
-    pub fn look_again(&self, paths: &[PathBuf]) {
+    pub(super) fn look_again(&self, paths: &[PathBuf]) {
         for running in self.running.values() {
             if running.config.files().iter().any(|file| paths.contains(file)) {
                 running.credential.look_again();
@@ -141,7 +141,7 @@ impl Refreshers {
     }
 
     /// Ends all of them; each may take until `deadline` for what must not be lost.
-    pub async fn stop(&mut self, deadline: Moment) {
+    pub(super) async fn stop(&mut self, deadline: Moment) {
         for running in self.running.values() {
             running.stop.send_replace(Some(deadline));
         }

@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// Files and what they held when last looked at.
-pub struct Files {
+pub(super) struct Files {
     seen: BTreeMap<PathBuf, Option<Fingerprint>>,
     directories: BTreeSet<PathBuf>,
     watcher: Option<RecommendedWatcher>,
@@ -31,7 +31,7 @@ pub struct Files {
 impl Files {
     /// Watches `paths` from now on.
     #[must_use]
-    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub(super) fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let event = Arc::new(Notify::new());
         let wake = Arc::clone(&event);
         // Without a watcher (out of inotify instances, say) the timer does.
@@ -43,7 +43,7 @@ impl Files {
     }
 
     /// Watches `paths` instead; what stays is not looked at anew.
-    pub fn watch(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+    pub(super) fn watch(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
         let mut seen = BTreeMap::new();
         for path in paths {
             let print = self.seen.get(&path).copied().unwrap_or_else(|| fingerprint(&path));
@@ -64,7 +64,7 @@ impl Files {
     }
 
     /// Waits until content has changed, and names the files.
-    pub async fn changed(&mut self) -> Vec<PathBuf> {
+    pub(super) async fn changed(&mut self) -> Vec<PathBuf> {
         loop {
             let _ = timeout(LOOK_EVERY, self.event.notified()).await;
             sleep(SETTLE).await;

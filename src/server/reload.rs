@@ -18,7 +18,7 @@ use crate::proxy::route::Routes;
 use crate::refresher::chain;
 
 /// The running configuration and what it is made into.
-pub struct Reload {
+pub(super) struct Reload {
     /// Where it is read from.
     pub path: PathBuf,
     /// As it runs.
@@ -37,7 +37,7 @@ pub struct Reload {
 
 impl Reload {
     /// Reloads at SIGHUP and when a file changes, for ever.
-    pub async fn run(&mut self) {
+    pub(super) async fn run(&mut self) {
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
             Err(error) => return error!(%error, "SIGHUP cannot be handled"),
@@ -82,7 +82,7 @@ impl Reload {
                 return Err(ServerError::NeedsRestart(key));
             }
         }
-        self.wiring.check(&config)?;
+        Wiring::check(&config)?;
         let mut refreshers = self.refreshers.lock().await;
         let credentials = refreshers.apply(&config);
         refreshers.spawn();

@@ -36,7 +36,7 @@ pub enum WiringError {
 }
 
 /// What is kept over reloads: pools stay warm and counters go on.
-pub struct Wiring {
+pub(super) struct Wiring {
     metrics: Arc<Metrics>,
     addresses: Vec<std::net::SocketAddr>,
     pseudonym: String,
@@ -51,7 +51,7 @@ struct UpstreamKey(String, Duration);
 impl Wiring {
     /// For a process that listens on `addresses`.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, addresses: Vec<std::net::SocketAddr>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, addresses: Vec<std::net::SocketAddr>) -> Self {
         // Unlike that of any other process, or two sidecars in a row would look like a loop.
         let pseudonym = format!("bearerd-{:08x}", fastrand::u32(..));
         let (upstreams, route_metrics) = (HashMap::new(), HashMap::new());
@@ -62,7 +62,7 @@ impl Wiring {
     ///
     /// # Errors
     /// As [`Wiring::routes`].
-    pub fn check(&self, config: &Config) -> Result<(), WiringError> {
+    pub(super) fn check(config: &Config) -> Result<(), WiringError> {
         config.routes.iter().try_for_each(|route| peer(route).map(drop))
     }
 
@@ -70,7 +70,7 @@ impl Wiring {
     ///
     /// # Errors
     /// [`WiringError`]; what was wired before is unchanged.
-    pub fn routes(
+    pub(super) fn routes(
         &mut self,
         config: &Config,
         credentials: &[Credential],

@@ -342,7 +342,9 @@ impl TokenSource for DialectSource {
         };
         let mut rendered = self.rendered(None)?;
         if !self.applies(exchange, &rendered) {
-            return Result::Ok(());
+            let mut error = FetchError::new(Class::Terminal, Reason::Input);
+            error.hint = Some(format!("write {}", exchange.needs.join(" and ")));
+            return Err(error);
         }
         rendered.set("access_token", token.value().expose());
         let request = exchange::render(exchange, &self.dialect, &rendered, &[])?;
@@ -365,18 +367,15 @@ impl TokenSource for DialectSource {
     fn traits(&self) -> Traits {
         let spends = |exchange: &&Exchange| self.spends_refresh_token(exchange);
         let configured = |key: &&Key| self.values.contains_key(&key.name);
-        let uses: Vec<&Exchange> = self
-            .dialect
-            .obtain
-            .iter()
-            .filter(|exchange| {
-                let has = |key: &String| {
-                    self.values.contains_key(key)
-                        || self.rotating_key().is_some_and(|rotating| rotating.name == *key)
-                };
-                exchange.needs.iter().all(has)
-            })
-            .collect();
+        let has = |key: &String| {
+            self.values.contains_key(key)
+                || self.rotating_key().is_some_and(|rotating| rotating.name == *key)
+        };
+        let chosen = |(key, wanted): &(String, String)| matches!(self.values.get(key), Some(Value::Text(text)) if text == wanted);
+        let open = |exchange: &&Exchange| {
+            exchange.when.iter().all(chosen) && exchange.needs.iter().all(has)
+        };
+        let uses: Vec<&Exchange> = self.dialect.obtain.iter().filter(open).collect();
         let rotating = uses.iter().any(|e| spends(e) && e.ok.refresh_token.is_some());
         Traits {
             watched: false,

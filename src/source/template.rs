@@ -129,8 +129,10 @@ impl Rendered {
         let mut rendered = Self::default();
         for (key, value) in values.iter().filter(|(key, _)| !but(key)) {
             match value {
-                Value::Host(text) | Value::Path(text) | Value::Text(text) => {
-                    rendered.set(key, text);
+                Value::Host(text) | Value::Text(text) => rendered.set(key, text),
+                // An empty path is one: `base_path = ""`.
+                Value::Path(text) => {
+                    rendered.0.insert(key.clone(), Zeroizing::new(text.clone()));
                 }
                 Value::Secret(secret) => rendered.set(key, secret.read()?.expose()),
                 Value::Bool(true) => rendered.set(key, "true"),
