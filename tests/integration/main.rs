@@ -4,10 +4,11 @@
 //! ephemeral ports and waits for events, never for time to pass.
 
 mod bursts;
+mod canary;
 mod outages;
+mod secrets;
 mod shutdown;
 mod smoke;
 mod stage;
 mod support;
 mod upstreams;
-mod vendors;
