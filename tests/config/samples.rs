@@ -76,10 +76,10 @@ fn every_vendor_sample_is_valid_alone() {
 
 #[test]
 fn every_vendor_sample_is_valid_beside_the_others() {
-    let mut text = String::new();
-    for (index, (provider, lines)) in VENDORS.iter().enumerate() {
-        text += &format!("[credentials.c{index}]\nprovider = \"{provider}\"\n{lines}\n");
-    }
+    let credentials = VENDORS.iter().zip(0..).map(|((provider, lines), index)| {
+        format!("[credentials.c{index}]\nprovider = \"{provider}\"\n{lines}\n")
+    });
+    let mut text = credentials.collect::<Vec<_>>().concat();
     text += "[[routes]]\nupstream = \"https://vmc.example.com\"\ncredential = \"c1\"\n\
              header = \"csp-auth-token\"\nscheme = \"\"\n";
     let config = moved_home(&text).unwrap_or_else(|told| panic!("{told}"));
