@@ -371,7 +371,10 @@ impl TokenSource for DialectSource {
             self.values.contains_key(key)
                 || self.rotating_key().is_some_and(|rotating| rotating.name == *key)
         };
-        let chosen = |(key, wanted): &(String, String)| matches!(self.values.get(key), Some(Value::Text(text)) if text == wanted);
+        let chosen = |(key, wanted): &(String, String)| match self.values.get(key) {
+            Some(Value::Text(text)) => text == wanted,
+            _ => false,
+        };
         let open = |exchange: &&Exchange| {
             exchange.when.iter().all(chosen) && exchange.needs.iter().all(has)
         };
