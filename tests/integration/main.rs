@@ -12,3 +12,4 @@ mod smoke;
 mod stage;
 mod support;
 mod upstreams;
+mod vendors;
