@@ -1,0 +1,36 @@
+# Everything sets itself up first: tests/deps/install.sh does nothing where nothing is missing.
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: deps build test lint demo bench check
+
+deps:
+	tests/deps/install.sh build test
+
+build:
+	tests/deps/install.sh build
+	$(CARGO) build --release --locked
+
+test: deps
+	$(CARGO) test --workspace --locked
+
+lint:
+	tests/deps/install.sh build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+check: lint test
+
+# The real program between an emulated identity provider and API; see README.md.
+demo:
+	@tests/deps/install.sh build
+	@$(CARGO) build --quiet --locked --profile quick --bin bearerd
+	@$(CARGO) build --quiet --locked --package bearerd-emulator --example demo
+	@exec $(TARGET)/debug/examples/demo $(TARGET)/quick/bearerd
+
+bench:
+	tests/deps/install.sh bench
+	$(CARGO) bench --locked
+	$(CARGO) build --release --locked
+	benches/peers/peers.py
