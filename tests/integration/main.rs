@@ -3,9 +3,11 @@
 //! One binary, so that it is linked once. Every test starts its own daemon and its own emulators on
 //! ephemeral ports and waits for events, never for time to pass.
 
+mod bodies;
 mod bursts;
 mod canary;
 mod outages;
+mod refused;
 mod secrets;
 mod shutdown;
 mod smoke;
