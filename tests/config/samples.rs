@@ -86,6 +86,21 @@ fn every_vendor_sample_is_valid_beside_the_others() {
     assert_eq!(config.credentials.len(), VENDORS.len());
 }
 
+#[test]
+fn every_configuration_in_the_readme_is_valid() {
+    let readme = include_str!("../../README.md");
+    let mut providers = Vec::new();
+    for block in readme.split("```toml\n").skip(1) {
+        let text = block.split("```").next().unwrap_or_default();
+        let config = moved_home(text).unwrap_or_else(|told| panic!("{text}\n{told}"));
+        assert_eq!(config.warnings, Vec::<String>::new(), "{text}");
+        providers.extend(config.credentials.into_iter().map(|credential| credential.provider));
+    }
+    for (provider, _) in VENDORS {
+        assert!(providers.iter().any(|shown| shown == provider), "no sample for {provider}");
+    }
+}
+
 /// Loads `text` with every absolute path moved into a home where it exists.
 fn moved_home(text: &str) -> Result<Config, String> {
     let home = Home::new();
