@@ -8,6 +8,7 @@ mod bursts;
 mod canary;
 mod outages;
 mod refused;
+mod rotation;
 mod secrets;
 mod shutdown;
 mod smoke;
