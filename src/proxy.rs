@@ -22,6 +22,7 @@ use crate::metrics::ReplayOutcome;
 
 mod challenge;
 mod connection;
+mod gate;
 pub mod hop;
 pub mod inject;
 pub mod listener;

@@ -84,7 +84,7 @@ struct Memory {
     traits: Traits,
     token: Option<AccessToken>,
     /// Of the last attempt, whatever it brought.
-    attempted_at: Moment,
+    attempted_at: Option<Moment>,
     activity: Activity,
     failures: u32,
     /// Digest of the inputs that the last attempt used.
@@ -143,7 +143,7 @@ impl<S: TokenSource> Refresher<S> {
         Memory {
             traits: self.source.traits(),
             token: None,
-            attempted_at: now,
+            attempted_at: None,
             activity: Activity::Fetching,
             failures: 0,
             inputs: self.source.inputs(),
@@ -238,7 +238,8 @@ impl<S: TokenSource> Refresher<S> {
                 }
                 let lapsing = !waited_for && self.lapsing(memory, now);
                 // A token that ended before its time to refresh: still not within the interval.
-                let rested = memory.attempted_at.plus(self.policy.min_interval).reached(now);
+                let rested = |at: Moment| at.plus(self.policy.min_interval).reached(now);
+                let rested = memory.attempted_at.is_none_or(rested);
                 let wanted = waited_for && !usable && rested;
                 ((at.reached(now) && !lapsing) || wanted).then_some(ordinary)
             }
@@ -277,7 +278,7 @@ impl<S: TokenSource> Refresher<S> {
     async fn attempt(&mut self, memory: &mut Memory, trigger: Trigger, stop: &mut Stop) -> bool {
         let now = Moment::now();
         memory.activity = Activity::Fetching;
-        memory.attempted_at = now;
+        memory.attempted_at = Some(now);
         memory.inputs = self.source.inputs();
         memory.inputs_seen_at = now;
         if trigger == Trigger::Unauthorized {
@@ -415,7 +416,8 @@ impl<S: TokenSource> Refresher<S> {
         let in_grace = memory
             .traits
             .rotation_grace
-            .is_some_and(|grace| backoff.mono < memory.attempted_at.mono + grace);
+            .zip(memory.attempted_at)
+            .is_some_and(|(grace, attempted_at)| backoff.mono < attempted_at.mono + grace);
         if in_grace || (again && memory.traits.fallback) {
             return Activity::BackingOff(backoff);
         }

@@ -40,12 +40,7 @@ pub fn strip_request(
     via: &HeaderValue,
 ) -> Result<(), Reason> {
     let found = Found::scan(headers, policy);
-    if found.connection {
-        strip_nominated(headers)?;
-    }
-    if found.hop_by_hop {
-        strip_hop_by_hop(headers);
-    }
+    found.strip_hop(headers)?;
     if found.unwanted {
         strip_unwanted(headers, policy);
     }
@@ -58,18 +53,9 @@ pub fn strip_request(
 /// # Errors
 /// The response is not to be passed on.
 pub fn strip_response(headers: &mut HeaderMap, strip_cookies: bool) -> Result<(), Reason> {
-    let (mut connection, mut hop_by_hop) = (false, false);
-    for name in headers.keys() {
-        connection |= *name == CONNECTION;
-        hop_by_hop |= is_hop_by_hop(name);
-    }
-    if connection {
-        strip_nominated(headers).map_err(|_| Reason::UpstreamProtocol)?;
-    }
-    if hop_by_hop {
-        strip_hop_by_hop(headers);
-        headers.remove(PROXY_AUTHENTICATE);
-    }
+    let mut found = Found::default();
+    headers.keys().for_each(|name| found.note_hop(name));
+    found.strip_hop(headers).map_err(|_| Reason::UpstreamProtocol)?;
     if strip_cookies {
         headers.remove(SET_COOKIE);
     }
@@ -93,11 +79,11 @@ pub fn strip_trailers(trailers: &mut HeaderMap, injected: Option<&HeaderName>) {
     }
 }
 
-/// What a request has, found in one pass, so that the usual request pays for no removal.
+/// What a message has, found in one pass, so that the usual one pays for no removal.
 #[derive(Default)]
 struct Found {
     connection: bool,
-    hop_by_hop: bool,
+    other_hop_by_hop: bool,
     unwanted: bool,
 }
 
@@ -105,19 +91,48 @@ impl Found {
     fn scan(headers: &HeaderMap, policy: &Policy<'_>) -> Self {
         let mut found = Self::default();
         for name in headers.keys() {
-            found.connection |= *name == CONNECTION;
-            found.hop_by_hop |= is_hop_by_hop(name);
+            found.note_hop(name);
             found.unwanted |= is_unwanted(name, policy);
         }
         found
     }
+
+    fn note_hop(&mut self, name: &HeaderName) {
+        if *name == CONNECTION {
+            self.connection = true;
+        } else {
+            self.other_hop_by_hop |= is_hop_by_hop(name);
+        }
+    }
+
+    fn strip_hop(&self, headers: &mut HeaderMap) -> Result<(), Reason> {
+        let mut plain = false;
+        if self.connection {
+            plain = says_nothing_but_persistence(headers);
+            if !plain {
+                strip_nominated(headers)?;
+            }
+        }
+        if plain && !self.other_hop_by_hop {
+            headers.remove(CONNECTION);
+        } else if self.connection || self.other_hop_by_hop {
+            strip_hop_by_hop(headers);
+        }
+        Ok(())
+    }
+}
+
+/// The usual `Connection`: it nominates no field.
+fn says_nothing_but_persistence(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+    lines
+        .all(|line| line.eq_ignore_ascii_case(b"keep-alive") || line.eq_ignore_ascii_case(b"close"))
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "connection"
-            | "keep-alive"
+        "keep-alive"
             | "proxy-authenticate"
             | "proxy-authorization"
             | "proxy-connection"
@@ -179,6 +194,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
         &CONNECTION,
         &KEEP_ALIVE,
         &PROXY_CONNECTION,
+        &PROXY_AUTHENTICATE,
         &PROXY_AUTHORIZATION,
         &TE,
         &TRANSFER_ENCODING,

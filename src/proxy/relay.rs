@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::hop;
 use super::route::Route;
-use super::upstream::Lease;
+use super::upstream::{Lease, Progress};
 use super::watchdog::Watchdog;
 use crate::clock::{Moment, monotonic};
 
@@ -69,16 +69,30 @@ impl Relay {
     /// can be used again.
     pub fn drain(mut body: Incoming, mut lease: Lease) {
         let mut cx = Context::from_waker(Waker::noop());
-        lease.drive(&mut cx);
         loop {
+            lease.drive(Waker::noop());
             if body.is_end_stream() {
                 return lease.give_back();
             }
-            match Pin::new(&mut body).poll_frame(&mut cx) {
-                Poll::Ready(Some(Ok(_))) => lease.drive(&mut cx),
+            match lease.reading(|| Pin::new(&mut body).poll_frame(&mut cx)) {
+                Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(None) => return lease.give_back(),
                 Poll::Ready(Some(Err(_))) | Poll::Pending => return,
             }
+        }
+    }
+}
+
+/// Reads from `body`, letting its connection fill it as long as that gets anywhere.
+fn read(
+    body: &mut Incoming,
+    lease: &mut Lease,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    loop {
+        let frame = lease.reading(|| Pin::new(&mut *body).poll_frame(cx));
+        if frame.is_ready() || lease.drive(cx.waker()) == Progress::None {
+            return frame;
         }
     }
 }
@@ -92,13 +106,11 @@ impl Body for Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         let this = &mut *self;
-        let mut frame = Pin::new(&mut this.body).poll_frame(cx);
-        if frame.is_pending()
-            && let Some(lease) = &mut this.lease
-        {
-            lease.drive(cx);
-            frame = Pin::new(&mut this.body).poll_frame(cx);
-        }
+        let body = &mut this.body;
+        let frame = match &mut this.lease {
+            Some(lease) => read(body, lease, cx),
+            None => Pin::new(body).poll_frame(cx),
+        };
         match frame {
             Poll::Ready(Some(Ok(mut frame))) => {
                 this.record.watchdog.progress();

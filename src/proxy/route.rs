@@ -109,12 +109,16 @@ impl Routes {
         if target.len() > self.limits.target_bytes {
             return Err(Reason::TooLarge);
         }
-        let host = host(head)?;
+        let telling = Telling::scan(&head.headers)?;
+        let host = host(telling.host, head)?;
         if !self.answers_to(&host) {
             return Err(Reason::HostNotAllowed);
         }
-        self.check_origin(&head.headers)?;
-        self.check_loop(&head.headers)?;
+        self.check_origin(&telling)?;
+        // RFC 9110 §7.6.3: our own pseudonym in Via is a loop.
+        if telling.via && self.has_passed_here(&head.headers) {
+            return Err(Reason::Loop);
+        }
         let path = path(&head.uri, &head.method)?;
         let mut method_refused = false;
         for route in &self.routes {
@@ -139,8 +143,8 @@ impl Routes {
     }
 
     /// A page from elsewhere must not use the token (a browser tells where a request comes from).
-    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Reason> {
-        if let Some(origin) = headers.get(ORIGIN) {
+    fn check_origin(&self, telling: &Telling<'_>) -> Result<(), Reason> {
+        if let Some(origin) = telling.origin {
             let known = origin
                 .to_str()
                 .ok()
@@ -149,38 +153,65 @@ impl Routes {
                 .is_some_and(|host| self.answers_to(&host));
             return if known { Ok(()) } else { Err(Reason::OriginNotAllowed) };
         }
-        match headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
+        match telling.fetch_site.map(HeaderValue::as_bytes) {
             None | Some(b"same-origin" | b"none") => Ok(()),
             Some(_) => Err(Reason::OriginNotAllowed),
         }
     }
 
-    /// RFC 9110 §7.6.3: our own pseudonym in `Via` is a loop.
-    fn check_loop(&self, headers: &HeaderMap) -> Result<(), Reason> {
+    fn has_passed_here(&self, headers: &HeaderMap) -> bool {
         let ours = |line: &HeaderValue| {
             line.to_str().is_ok_and(|line| line.contains(self.pseudonym.as_str()))
         };
-        if headers.get_all(VIA).iter().any(ours) { Err(Reason::Loop) } else { Ok(()) }
+        headers.get_all(VIA).iter().any(ours)
+    }
+}
+
+/// The fields that tell where a request comes from and where it thinks it goes, in one pass.
+#[derive(Default)]
+struct Telling<'h> {
+    host: Option<&'h HeaderValue>,
+    origin: Option<&'h HeaderValue>,
+    fetch_site: Option<&'h HeaderValue>,
+    via: bool,
+}
+
+impl<'h> Telling<'h> {
+    fn scan(headers: &'h HeaderMap) -> Result<Self, Reason> {
+        let mut telling = Self::default();
+        for (name, value) in headers {
+            // RFC 9112 §3.2: two Host lines are refused. So are two lines of the others: which of
+            // them counts would be anybody's guess.
+            let twice = if *name == HOST {
+                telling.host.replace(value).is_some()
+            } else if *name == ORIGIN {
+                telling.origin.replace(value).is_some()
+            } else if *name == SEC_FETCH_SITE {
+                telling.fetch_site.replace(value).is_some()
+            } else {
+                telling.via |= *name == VIA;
+                false
+            };
+            if twice {
+                return Err(Reason::BadRequest);
+            }
+        }
+        Ok(telling)
     }
 }
 
 /// The host that a request names (RFC 9112 §3.2), in lowercase, without port.
-fn host(head: &Parts) -> Result<Cow<'_, str>, Reason> {
-    let mut lines = head.headers.get_all(HOST).iter();
-    let (first, second) = (lines.next(), lines.next());
-    let named = match (first, second) {
-        (Some(_), Some(_)) => return Err(Reason::BadRequest),
-        (Some(line), None) => Some(line.to_str().map_err(|_| Reason::BadRequest)?),
-        // RFC 9112 §3.2: only HTTP/1.0 may leave it out, and then nothing vouches for the caller.
-        (None, _) => None,
-    };
+fn host<'h>(named: Option<&'h HeaderValue>, head: &'h Parts) -> Result<Cow<'h, str>, Reason> {
+    let named = named.map(HeaderValue::to_str).transpose().map_err(|_| Reason::BadRequest)?;
     let in_target = head.uri.authority().map(http::uri::Authority::as_str);
     let host = match (named, in_target) {
         (Some(named), Some(target)) if !named.eq_ignore_ascii_case(target) => {
             return Err(Reason::BadRequest);
         }
-        (Some(host), _) | (None, Some(host)) if head.version >= Version::HTTP_10 => host,
-        _ => return Err(Reason::BadRequest),
+        (Some(host), _) => host,
+        // RFC 9112 §3.2: only HTTP/1.0 may leave it out.
+        (None, Some(host)) if head.version < Version::HTTP_11 => host,
+        (None, _) => return Err(Reason::BadRequest),
     };
     without_port(host).ok_or(Reason::BadRequest)
 }

@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use super::gate::Gate;
 use super::replay::Outbound;
 use super::watchdog::Watchdog;
 use crate::dial::{DialError, Peer, Stream};
@@ -95,7 +96,8 @@ impl Upstream {
         let stream = self.peer.connect(now + self.connect_timeout).await?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(UpstreamError::Protocol)?;
-        let connection = Box::new(Connection { sender, driver, used_at: now });
+        let connection =
+            Box::new(Connection { sender, driver, ended: false, gate: Gate::new(), used_at: now });
         Ok(Lease { connection, slot: self.slot, pooled: false })
     }
 }
@@ -104,6 +106,9 @@ impl Upstream {
 struct Connection {
     sender: http1::SendRequest<Outbound>,
     driver: http1::Connection<TokioIo<Stream>, Outbound>,
+    /// The driver has finished and must not be polled again.
+    ended: bool,
+    gate: Gate,
     /// When its last use began: idle time is overestimated by that use, and a clock is not read.
     used_at: Instant,
 }
@@ -133,6 +138,7 @@ impl Lease {
     pub fn start(mut self, request: Request<Outbound>) -> (Self, Pin<Box<impl Sent>>) {
         // Boxed: it has room for the request, and would stand several times in its caller's future.
         let response = Box::pin(self.connection.sender.try_send_request(request));
+        self.connection.gate.touch();
         (self, response)
     }
 
@@ -145,14 +151,14 @@ impl Lease {
         mut response: Pin<Box<impl Sent>>,
         watchdog: &Watchdog,
     ) -> Result<Response<Incoming>, Box<Failed>> {
-        let driver = &mut self.connection.driver;
+        let connection = &mut *self.connection;
         let result = poll_fn(|cx| {
-            // The connection completes the response within this very poll, so the response needs
+            let ended = connection.poll(cx.waker()) == Progress::Ended;
+            // The connection completes the response within that very poll, so the response needs
             // no waker of its own; with one, every response would cause a second, idle poll.
-            let ended = Pin::new(&mut *driver).poll(cx).is_ready();
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Pending if watchdog.expired() => Poll::Ready(None),
-                // The end of the connection completes it too, on the next poll.
+                // Its end completes the response too, with an error.
                 Poll::Pending if ended => {
                     cx.waker().wake_by_ref();
                     Poll::Pending
@@ -177,16 +183,56 @@ impl Lease {
     }
 
     /// Lets the connection make progress: while a body is read, nobody else does.
-    pub fn drive(&mut self, cx: &mut Context<'_>) {
-        let _ = Pin::new(&mut self.connection.driver).poll(cx);
+    pub fn drive(&mut self, task: &Waker) -> Progress {
+        self.connection.poll(task)
+    }
+
+    /// Reads from the response, which may make the connection able to go on; nobody is woken for
+    /// that, since [`Lease::drive`] follows.
+    pub fn reading<T>(&self, read: impl FnOnce() -> T) -> T {
+        self.connection.gate.quietly(read)
     }
 
     /// Puts the connection back once its response has been read to the end; one that cannot take
     /// another request right now is closed.
     pub fn give_back(mut self) {
-        if is_idle(&mut self.connection) {
+        if self.connection.is_idle() {
+            self.connection.gate.leave();
             put(self.slot, self.connection);
         }
+    }
+}
+
+/// What polling a connection came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing had woken it, or it had ended before.
+    None,
+    /// It did what it could.
+    Some,
+    /// It did what it could, and that was the last of it.
+    Ended,
+}
+
+impl Connection {
+    /// Lets it do what it can, if something woke it since the last time; wakes `task` for more.
+    fn poll(&mut self, task: &Waker) -> Progress {
+        if self.ended {
+            return Progress::None;
+        }
+        let Some(mut cx) = self.gate.enter(task) else { return Progress::None };
+        self.ended = Pin::new(&mut self.driver).poll(&mut cx).is_ready();
+        if self.ended { Progress::Ended } else { Progress::Some }
+    }
+
+    /// It can take a request: by itself after a response was read, or after one more poll. While
+    /// it is idle nobody polls it, but the gate knows whether the upstream has closed it.
+    fn is_idle(&mut self) -> bool {
+        if !self.ended && self.sender.is_ready() && !self.gate.is_woken() {
+            return true;
+        }
+        self.gate.touch();
+        self.poll(Waker::noop()) == Progress::Some && self.sender.is_ready()
     }
 }
 
@@ -219,21 +265,9 @@ fn take(slot: usize, now: Instant) -> Option<Box<Connection>> {
     })
 }
 
-/// An idle connection is polled by nobody, so whether the upstream closed it is asked here.
 fn is_open(connection: &mut Connection, now: Instant) -> bool {
     let young = now.saturating_duration_since(connection.used_at) < MAX_IDLE_TIME;
-    let mut cx = Context::from_waker(Waker::noop());
-    young
-        && Pin::new(&mut connection.driver).poll(&mut cx).is_pending()
-        && connection.sender.is_ready()
-}
-
-/// A connection whose response has been read is idle by itself, or after one more poll.
-fn is_idle(connection: &mut Connection) -> bool {
-    connection.sender.is_ready() || {
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut connection.driver).poll(&mut cx).is_pending() && connection.sender.is_ready()
-    }
+    young && connection.is_idle()
 }
 
 /// Closes this thread's idle connections that are old or closed by the upstream.
