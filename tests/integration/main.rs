@@ -6,6 +6,7 @@
 mod bodies;
 mod bursts;
 mod canary;
+mod oidc;
 mod outages;
 mod refused;
 mod rotation;
