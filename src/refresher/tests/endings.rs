@@ -1,0 +1,144 @@
+//! Stopping, and a rotating refresh token whose answer was lost.
+
+use super::*;
+use crate::secret::SecretRef;
+use crate::store::{Store, file::FileStore};
+
+fn rotating() -> Traits {
+    Traits { rotating: true, ..Traits::default() }
+}
+
+fn soon() -> Option<Moment> {
+    Some(Moment::now().plus(seconds(30.0)))
+}
+
+fn first(text: &str) -> Rotation {
+    Rotation::new(Some(SecretRef::Value(Secret::new(text.to_owned()))), None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_during_a_fetch_is_prompt() {
+    let bench = Bench::run(Setting { takes: seconds(10.0), ..Setting::default() });
+    sleep(SECOND).await;
+    assert_eq!(bench.fetches(), 1);
+    let asked = Moment::now().mono;
+    bench.stop.send_replace(soon());
+    bench.task.await.unwrap();
+    assert!(asked.elapsed() < seconds(0.1), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_while_asleep_or_in_a_pause_is_prompt() {
+    for answer in [Answer::Token(seconds(3600.0)), refusal(), outage()] {
+        let bench = Bench::run(Setting { answers: vec![answer], ..Setting::default() });
+        sleep(seconds(0.5)).await;
+        let asked = Moment::now().mono;
+        bench.stop.send_replace(soon());
+        bench.task.await.unwrap();
+        assert!(asked.elapsed() < seconds(0.1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotating_fetch_is_finished_at_shutdown() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("store.json");
+    let store = Some(Store::File(FileStore::new(path.clone())));
+    let bootstrap = SecretRef::Value(Secret::new("first".to_owned()));
+    let bench = Bench::run(Setting {
+        answers: vec![Answer::Rotated(seconds(100.0), "second")],
+        takes: seconds(5.0),
+        traits: rotating(),
+        rotation: Rotation::new(Some(bootstrap), store),
+        ..Setting::default()
+    });
+    sleep(SECOND).await;
+    bench.stop.send_replace(soon());
+    bench.task.await.unwrap();
+    assert_eq!(bench.began.elapsed().as_secs(), 5);
+    assert!(std::fs::read_to_string(path).unwrap().contains("\"second\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_is_revoked_at_the_end_only_if_asked_for_and_held() {
+    for (wanted, answer, revoked) in [
+        (true, Answer::Token(seconds(100.0)), 1),
+        (false, Answer::Token(seconds(100.0)), 0),
+        (true, refusal(), 0),
+    ] {
+        let answers = vec![answer];
+        let setting = Setting { answers, revoke_on_shutdown: wanted, ..Setting::default() };
+        let bench = Bench::run(setting);
+        sleep(SECOND).await;
+        bench.stop.send_replace(soon());
+        let script = Arc::clone(&bench.script);
+        bench.task.await.unwrap();
+        assert_eq!(script.lock().unwrap().revoked, revoked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_followed_up_when_the_token_is_nearly_spent() {
+    let bench = Bench::run(Setting {
+        answers: vec![Answer::Token(seconds(100.0)), lost()],
+        traits: rotating(),
+        rotation: first("first"),
+        ..Setting::default()
+    });
+    sleep(seconds(80.0)).await;
+    bench.credential.nudge(1); // not by a 401 either
+    sleep(seconds(14.0)).await;
+    assert_eq!(bench.fetches(), 2);
+    assert!(bench.bearer().is_some());
+    sleep(seconds(4.0)).await;
+    let times: Vec<u64> = bench.times().iter().map(|at| at.round() as u64).collect();
+    assert_eq!(times, [0, 75, 95]);
+    let fetches = bench.script().fetches.clone();
+    assert_eq!(fetches.iter().map(|f| f.in_doubt).collect::<Vec<_>>(), [false, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_in_doubt_is_sent_once_more_and_then_no_more() {
+    let bench = Bench::run(Setting {
+        always: lost,
+        traits: rotating(),
+        rotation: first("first"),
+        ..Setting::default()
+    });
+    sleep(seconds(200.0)).await;
+    assert_eq!(bench.fetches(), 2, "{:?}", bench.times());
+    assert!(matches!(bench.activity(), Activity::Refused(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn inside_a_known_grace_window_it_is_sent_again_soon() {
+    let grace = Some(seconds(30.0));
+    let bench = Bench::run(Setting {
+        answers: vec![Answer::Token(seconds(100.0)), lost()],
+        traits: Traits { rotation_grace: grace, ..rotating() },
+        rotation: first("first"),
+        ..Setting::default()
+    });
+    sleep(seconds(78.0)).await;
+    assert_eq!((bench.fetches(), bench.generation()), (3, 2), "{:?}", bench.times());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_refresh_token_than_the_lost_one_is_not_in_doubt() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("refresh-token");
+    std::fs::write(&path, "first").unwrap();
+    let bench = Bench::run(Setting {
+        answers: vec![lost(), lost()],
+        traits: rotating(),
+        rotation: Rotation::new(Some(SecretRef::File(path.clone())), None),
+        ..Setting::default()
+    });
+    sleep(seconds(10.0)).await;
+    assert_eq!(bench.fetches(), 2);
+    std::fs::write(&path, "second").unwrap();
+    bench.replace_inputs();
+    sleep(LOOK_EVERY + SECOND).await;
+    let last = bench.script().fetches.last().unwrap().clone();
+    assert_eq!((last.refresh_token.as_deref(), last.in_doubt), (Some("second"), false));
+}
