@@ -381,6 +381,8 @@ fn reason(error: UpstreamError) -> Reason {
         UpstreamError::Unreachable(crate::dial::DialError::Timeout) => Reason::UpstreamTimeout,
         UpstreamError::Unreachable(_) => Reason::UpstreamUnreachable,
         UpstreamError::Timeout => Reason::UpstreamTimeout,
+        // The caller's body broke off, or its chunks are none (RFC 9112 §7.1).
+        UpstreamError::Protocol(error) if error.is_user() => return Reason::BadRequest,
         UpstreamError::Protocol(_) => Reason::UpstreamProtocol,
     };
     tracing::warn!(

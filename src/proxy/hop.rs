@@ -40,7 +40,8 @@ pub fn strip_request(
     via: &HeaderValue,
 ) -> Result<(), Reason> {
     let found = Found::scan(headers, policy);
-    found.strip_hop(headers)?;
+    let kept = policy.keep_client_authorization.then_some(policy.injected);
+    found.strip_hop(headers, kept)?;
     if found.unwanted {
         strip_unwanted(headers, policy);
     }
@@ -55,7 +56,14 @@ pub fn strip_request(
 pub fn strip_response(headers: &mut HeaderMap, strip_cookies: bool) -> Result<(), Reason> {
     let mut found = Found::default();
     headers.keys().for_each(|name| found.note_hop(name));
-    found.strip_hop(headers).map_err(|_| Reason::UpstreamProtocol)?;
+    // RFC 9112 §6.1: two framings are an attempt to smuggle, or an upstream that is broken.
+    if found.other_hop_by_hop
+        && headers.contains_key(TRANSFER_ENCODING)
+        && headers.contains_key(CONTENT_LENGTH)
+    {
+        return Err(Reason::UpstreamProtocol);
+    }
+    found.strip_hop(headers, None).map_err(|_| Reason::UpstreamProtocol)?;
     if strip_cookies {
         headers.remove(SET_COOKIE);
     }
@@ -105,12 +113,12 @@ impl Found {
         }
     }
 
-    fn strip_hop(&self, headers: &mut HeaderMap) -> Result<(), Reason> {
+    fn strip_hop(&self, headers: &mut HeaderMap, kept: Option<&HeaderName>) -> Result<(), Reason> {
         let mut plain = false;
         if self.connection {
             plain = says_nothing_but_persistence(headers);
             if !plain {
-                strip_nominated(headers)?;
+                strip_nominated(headers, kept)?;
             }
         }
         if plain && !self.other_hop_by_hop {
@@ -162,8 +170,9 @@ fn strip_unwanted(headers: &mut HeaderMap, policy: &Policy<'_>) {
 }
 
 /// RFC 9110 §7.6.1: what `Connection` names goes with it. What frames or routes the message, and
-/// `Cookie`, cannot be nominated.
-fn strip_nominated(headers: &mut HeaderMap) -> Result<(), Reason> {
+/// `Cookie`, cannot be nominated; nor can `kept`, or a request would leave without any credential.
+/// `TE` always is (§10.1.4) and is dealt with by [`strip_hop_by_hop`].
+fn strip_nominated(headers: &mut HeaderMap, kept: Option<&HeaderName>) -> Result<(), Reason> {
     let mut nominated = Vec::new();
     for line in headers.get_all(CONNECTION) {
         let line = line.to_str().map_err(|_| Reason::BadRequest)?;
@@ -176,7 +185,7 @@ fn strip_nominated(headers: &mut HeaderMap) -> Result<(), Reason> {
         return Err(Reason::BadRequest);
     }
     for name in nominated {
-        if !matches!(name, HOST | CONTENT_LENGTH | COOKIE) {
+        if !matches!(name, HOST | CONTENT_LENGTH | COOKIE | TE) && Some(&name) != kept {
             headers.remove(name);
         }
     }
@@ -285,6 +294,8 @@ mod tests {
 
     #[test]
     fn te_trailers_is_said_again() {
+        let kept = strip(&[("connection", "TE"), ("te", "trailers")], &POLICY).unwrap();
+        assert!(kept.contains(&"te: trailers".to_owned()), "{kept:?}");
         let kept = strip(&[("te", "gzip, Trailers")], &POLICY).unwrap();
         assert!(kept.contains(&"te: trailers".to_owned()), "{kept:?}");
         assert!(kept.contains(&"connection: TE".to_owned()), "{kept:?}");
