@@ -12,6 +12,7 @@ mod headers;
 mod oidc;
 mod outages;
 mod refused;
+mod reload;
 mod rotation;
 mod secrets;
 mod shutdown;

@@ -1,0 +1,149 @@
+//! Changed files while the daemon runs: taken over whole, or not at all.
+
+use std::os::unix::fs::symlink;
+
+use emulator::client::Client;
+use emulator::{Oauth2, Tls};
+
+use crate::stage::{Stage, route_to};
+use crate::support::{Daemon, eventually};
+
+const SERVER: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_route_is_served_on_an_open_connection() {
+    let stage = Stage::new();
+    let narrow = stage.route("name = \"narrow\"\npath_prefix = \"/narrow\"");
+    let daemon = start(&stage, &narrow);
+    daemon.ready().await;
+    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+    for (target, status) in [("/narrow", 200), ("/wide", 404)] {
+        let answer = caller.request("GET", target, &[], b"").await.expect("an answer");
+        assert_eq!(answer.status, status, "{target}");
+    }
+    let token = stage.tokens.latest();
+    // Noticed without a signal.
+    rewrite(&stage, &(narrow + &stage.route("name = \"wide\"")));
+    eventually("reloaded", async || reloads(&daemon, "ok").await == 1).await;
+    let answer = caller.request("GET", "/wide", &[], b"").await.expect("the same connection");
+    assert_eq!(answer.status, 200);
+    assert_eq!((stage.tokens.latest(), stage.idp.token_requests()), (token, 1));
+    assert_eq!(daemon.metric("bearerd_token_generation", &[]).await as u64, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_reloads_even_if_nothing_changed() {
+    let stage = Stage::new();
+    let daemon = start(&stage, &stage.route(""));
+    daemon.ready().await;
+    daemon.signal("HUP");
+    eventually("reloaded", async || reloads(&daemon, "ok").await == 1).await;
+    assert_eq!(daemon.get("/").await.status, 200);
+    assert_eq!(stage.idp.token_requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_file_keeps_the_former_configuration() {
+    let stage = Stage::new();
+    let daemon = start(&stage, &stage.route(""));
+    daemon.ready().await;
+    let bad = format!("{SERVER}{}{}", stage.credential(""), stage.route("pathprefix = \"/x\""));
+    let line = 1 + bad.lines().position(|line| line.starts_with("pathprefix")).expect("a line");
+    replace(&stage, &bad);
+    let log = daemon.wait_for_log("configuration not reloaded");
+    assert!(log.contains("pathprefix") && log.contains(&format!("line {line}: ")), "{log}");
+    eventually("counted", async || reloads(&daemon, "failed").await == 1).await;
+    assert_eq!(daemon.get("/").await.status, 200);
+    // A file that is good again is taken over.
+    rewrite(&stage, &stage.route("path_prefix = \"/x\""));
+    eventually("reloaded", async || reloads(&daemon, "ok").await == 1).await;
+    assert_eq!((daemon.get("/x").await.status, daemon.get("/").await.status), (200, 404));
+    assert_eq!(stage.idp.token_requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_restart_is_refused_and_nothing_of_the_file_taken_over() {
+    let stage = Stage::new();
+    let daemon = start(&stage, &stage.route(""));
+    daemon.ready().await;
+    let server = SERVER.replacen("127.0.0.1:0", "127.0.0.1:1", 1);
+    let route = stage.route("path_prefix = \"/x\"");
+    replace(&stage, &format!("{server}{}{route}", stage.credential("")));
+    daemon.wait_for_log("server.listen cannot change while bearerd runs");
+    eventually("counted", async || reloads(&daemon, "failed").await == 1).await;
+    assert_eq!(daemon.get("/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_credential_that_changed_starts_anew() {
+    let stage = Stage::new();
+    let other = Oauth2::start(Tls::Off, &stage.tokens);
+    let second = |scope: &str| {
+        stage
+            .credential_from(&other.token_url(), scope)
+            .replace("[credentials.c]", "[credentials.d]")
+    };
+    let routes = route_to(&stage.api.url(), "path_prefix = \"/d\"").replace("\"c\"", "\"d\"")
+        + &stage.route("");
+    let daemon = start(&stage, &(second("") + &routes));
+    daemon.ready().await;
+    rewrite(&stage, &(second("scope = [\"more\"]") + &routes));
+    eventually("the second one fetched again", async || other.token_requests() == 2).await;
+    daemon.ready().await;
+    for target in ["/", "/d"] {
+        assert_eq!(daemon.get(target).await.status, 200, "{target}");
+    }
+    let scope = other.last_request().expect("a request").form().value("scope").map(str::to_owned);
+    assert_eq!(scope.as_deref(), Some("more"));
+    assert_eq!(stage.idp.token_requests(), 1);
+    assert_eq!(daemon.metric("bearerd_token_generation", &["\"c\""]).await as u64, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_file_is_followed_through_a_swap_of_symlinks() {
+    let stage = Stage::new();
+    for (version, token) in [("..1", "the-first-token"), ("..2", "the-second-token")] {
+        stage.tokens.issue(token, None);
+        std::fs::create_dir(stage.home.path(version)).expect("a directory");
+        stage.home.write(&format!("{version}/token"), token);
+    }
+    // As a Kubernetes volume is: token -> ..data/token, ..data -> ..1
+    symlink("..1", stage.home.path("..data")).expect("a link");
+    symlink("..data/token", stage.home.path("token")).expect("a link");
+    let path = stage.home.path("token").display().to_string();
+    let credential = format!("[credentials.c]\nprovider = \"file\"\npath = \"{path}\"\n");
+    let daemon = Daemon::start(&stage.home, &(credential + &stage.route("")));
+    daemon.ready().await;
+    assert_eq!(daemon.get("/").await.status, 200);
+    symlink("..2", stage.home.path("..data_tmp")).expect("a link");
+    std::fs::rename(stage.home.path("..data_tmp"), stage.home.path("..data")).expect("swapped");
+    eventually("the second token", async || {
+        assert_eq!(daemon.get("/").await.status, 200);
+        stage.api.tally("the-second-token").ok > 0
+    })
+    .await;
+    stage.tokens.revoke("the-first-token");
+    assert_eq!(daemon.get("/").await.status, 200);
+    assert_eq!(daemon.metric("bearerd_token_fetches_total", &["changed", "ok"]).await as u64, 1);
+}
+
+/// Starts with the credential `c` and `rest`.
+fn start(stage: &Stage, rest: &str) -> Daemon {
+    Daemon::start_with(&stage.home, &format!("{SERVER}{}{rest}", stage.credential("")))
+}
+
+/// Replaces the configuration by one with the credential `c` and `rest`.
+fn rewrite(stage: &Stage, rest: &str) {
+    replace(stage, &format!("{SERVER}{}{rest}", stage.credential("")));
+}
+
+/// Replaces the configuration in one step, so that nobody reads half of it.
+fn replace(stage: &Stage, config: &str) {
+    stage.home.write("new.toml", config);
+    std::fs::rename(stage.home.path("new.toml"), stage.home.path("bearerd.toml")).expect("renamed");
+}
+
+async fn reloads(daemon: &Daemon, outcome: &str) -> u64 {
+    let label = format!("outcome=\"{outcome}\"");
+    daemon.metric("bearerd_config_reloads_total", &[&label]).await as u64
+}
