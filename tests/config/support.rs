@@ -54,7 +54,7 @@ impl Home {
         let directory = self.0.path().display().to_string();
         self.write("bearerd.toml", &text.replace("HOME", &directory));
         config::load(&self.path("bearerd.toml"))
-            .map_err(|error| bearerd::refresher::chain(&error).replace(&directory, "HOME"))
+            .map_err(|error| chain(&error).replace(&directory, "HOME"))
     }
 
     /// `text` with the absolute paths of the documentation moved in here, where each one exists:
@@ -78,6 +78,12 @@ impl Home {
         assert!(!told.contains("not-told-to-anybody"), "a secret is in the message: {told}");
         told
     }
+}
+
+/// An error as `bearerd check` tells it: with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn in_documents(path: &str) -> bool {

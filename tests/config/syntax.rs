@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::support::{Home, VALID, told};
+use crate::support::{Home, VALID, chain, told};
 
 #[test]
 fn a_text_that_is_no_toml() {
@@ -147,7 +147,7 @@ fn an_empty_file() {
 fn a_file_that_is_not_there() {
     let missing = std::path::Path::new("/no/such/bearerd.toml");
     let error = bearerd::config::load(missing).expect_err("no file");
-    assert_snapshot!(bearerd::refresher::chain(&error), @"cannot read /no/such/bearerd.toml: No such file or directory (os error 2)");
+    assert_snapshot!(chain(&error), @"cannot read /no/such/bearerd.toml: No such file or directory (os error 2)");
 }
 
 #[test]
