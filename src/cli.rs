@@ -10,8 +10,8 @@ use clap::{Parser, Subcommand};
 use crate::clock::Moment;
 use crate::config::{self, Config, SourceConfig};
 use crate::metrics::Metrics;
-use crate::refresher::chain;
 use crate::server::{self, ServerError};
+use crate::telemetry::chain;
 
 mod healthcheck;
 

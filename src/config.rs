@@ -299,7 +299,7 @@ impl CredentialConfig {
 
 /// The content of a dialect file that a credential names.
 fn dialect_file(path: &Path) -> Result<Dialect, String> {
-    let io = |error: &SecretError| crate::refresher::chain(error);
+    let io = |error: &SecretError| crate::telemetry::chain(error);
     // read_file refuses line breaks, which a dialect has: only its checks on the file are wanted.
     if let Err(
         error @ (SecretError::Io { .. } | SecretError::NotAFile(_) | SecretError::TooLarge(_)),

@@ -7,28 +7,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
 use crate::clock::{Moment, epoch_seconds};
 use crate::credential::{Activity, LastOutcome, Publisher};
 use crate::metrics::CredentialMetrics;
 use crate::schedule::{self, RefreshPolicy};
-use crate::secret::{Fingerprint, Secret};
-use crate::source::{Attempt, Class, FetchError, Fetched, TokenSource, Traits};
+use crate::secret::Secret;
+use crate::source::{Attempt, Class, FetchError, Fetched, TokenSource};
 use crate::store::Rotation;
+use crate::telemetry::chain;
 use crate::token::AccessToken;
 
+mod memory;
+mod storing;
 mod storm;
+
+use memory::Memory;
 use storm::Storm;
 
 /// The longest sleep: what can change without waking the loop (files, the wall clock) is looked at
 /// this often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// A refresh in doubt is put off until the held token has this share of its life left.
-const NEARLY_SPENT: f64 = 0.05;
-/// How often a store that could not be written is tried again.
-const SYNC_EVERY: Duration = Duration::from_secs(2);
 
 /// Why a fetch was made; the `trigger` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,27 +78,6 @@ pub struct Refresher<S> {
     pub metrics: Arc<CredentialMetrics>,
     /// Uniform in `0.0..1.0`, different in every process.
     pub entropy: fn() -> f64,
-}
-
-/// What the loop remembers between attempts.
-struct Memory {
-    traits: Traits,
-    token: Option<AccessToken>,
-    /// Of the last attempt, whatever it brought.
-    attempted_at: Option<Moment>,
-    activity: Activity,
-    failures: u32,
-    /// Digest of the inputs that the last attempt used.
-    inputs: Fingerprint,
-    inputs_seen_at: Moment,
-    wanted: u64,
-    used_at: Moment,
-    storm: Storm,
-    /// Digest of the refresh token that the last attempt was made with.
-    sent: Option<Fingerprint>,
-    /// The answer to it was lost.
-    in_doubt: bool,
-    sync_at: Moment,
 }
 
 impl<S: TokenSource> Refresher<S> {
@@ -155,27 +135,6 @@ impl<S: TokenSource> Refresher<S> {
             in_doubt: false,
             sync_at: now,
         }
-    }
-
-    /// Waits for the store: without it no refresh token may be sent. False if stopped before.
-    async fn open_store(&mut self, stop: &mut Stop) -> bool {
-        let mut told = false;
-        while let Err(error) = self.rotation.open() {
-            if !told {
-                error!(credential = self.name, error = chain(&error), "token store not available");
-                told = true;
-            }
-            let now = Moment::now();
-            let next = now.plus(SYNC_EVERY);
-            let detail = Some(format!("store: {}", chain(&error)));
-            let last = LastOutcome { at: now, outcome: "transient", detail, needs_operator: false };
-            self.publisher.settle(last, Activity::BackingOff(next));
-            tokio::select! {
-                () = sleep_until(next.mono) => {}
-                _ = stop.changed() => return false,
-            }
-        }
-        true
     }
 
     /// Publishes the token that the last process left behind, if it is still usable.
@@ -306,7 +265,7 @@ impl<S: TokenSource> Refresher<S> {
         let took = Moment::now().mono - now.mono;
         match result {
             Ok(fetched) => {
-                self.metrics.fetched(trigger, "ok", took);
+                self.metrics.fetched(trigger.as_str(), "ok", took);
                 self.accept(memory, refresh_token.as_ref(), fetched, took);
             }
             Err(error) => {
@@ -350,12 +309,12 @@ impl<S: TokenSource> Refresher<S> {
     fn fail(&mut self, memory: &mut Memory, trigger: Trigger, error: &FetchError, took: Duration) {
         let now = Moment::now();
         memory.failures = memory.failures.saturating_add(1);
-        let activity = self.after_failure(memory, error, now);
+        let activity = memory.after_failure(error, now, &self.policy, (self.entropy)());
         let outcome = match activity {
             Activity::Refused(_) => "terminal",
             _ => "transient",
         };
-        self.metrics.fetched(trigger, outcome, took);
+        self.metrics.fetched(trigger.as_str(), outcome, took);
         let text = chain(error);
         let usable = memory.token.as_ref().is_some_and(|token| token.usable(now));
         let retry_in = activity.next_attempt().map(|at| at.remaining(now));
@@ -382,114 +341,6 @@ impl<S: TokenSource> Refresher<S> {
         let last = LastOutcome { at: now, outcome, detail: Some(text), needs_operator };
         self.publisher.settle(last, activity);
     }
-
-    fn after_failure(&self, memory: &mut Memory, error: &FetchError, now: Moment) -> Activity {
-        let entropy = (self.entropy)();
-        let backoff = schedule::retry_at(
-            now,
-            memory.failures,
-            error.retry_after,
-            self.policy.min_interval,
-            entropy,
-        );
-        let pause = schedule::terminal_retry_at(now, error.retry_after, entropy);
-        match error.class {
-            Class::Terminal => Activity::Refused(pause),
-            Class::Transient if error.ambiguous && memory.traits.rotating => {
-                self.after_lost_answer(memory, now, backoff, pause)
-            }
-            Class::Transient => Activity::BackingOff(backoff),
-        }
-    }
-
-    /// The refresh token may be spent, and sending a spent one revokes its whole family (RFC 9700
-    /// §4.14.2). Inside a known grace window: again, soon. Else the held token is used up first;
-    /// then another way in, or the same refresh token once more; after that a person is needed.
-    fn after_lost_answer(
-        &self,
-        memory: &mut Memory,
-        now: Moment,
-        backoff: Moment,
-        pause: Moment,
-    ) -> Activity {
-        let again = std::mem::replace(&mut memory.in_doubt, true);
-        let in_grace = memory
-            .traits
-            .rotation_grace
-            .zip(memory.attempted_at)
-            .is_some_and(|(grace, attempted_at)| backoff.mono < attempted_at.mono + grace);
-        if in_grace || (again && memory.traits.fallback) {
-            return Activity::BackingOff(backoff);
-        }
-        if again {
-            return Activity::Refused(pause);
-        }
-        match memory.token.as_ref().filter(|token| token.usable(now)) {
-            Some(token) => {
-                let left = token.expires_at().remaining(now);
-                let spent = left.saturating_sub(token.lifetime().mul_f64(NEARLY_SPENT));
-                let at = now.plus(spent);
-                Activity::BackingOff(if at.mono > backoff.mono { at } else { backoff })
-            }
-            None => Activity::BackingOff(backoff),
-        }
-    }
-
-    fn sync(&mut self, memory: &mut Memory, now: Moment) {
-        if self.rotation.unsynced() && memory.sync_at.reached(now) {
-            let written = self.rotation.sync();
-            self.report_store(memory, &written);
-        }
-    }
-
-    fn report_store(&self, memory: &mut Memory, written: &Result<(), crate::store::StoreError>) {
-        if !self.rotation.is_stored() {
-            return;
-        }
-        memory.sync_at = Moment::now().plus(SYNC_EVERY);
-        self.metrics.store_write(written.is_ok(), self.rotation.unsynced());
-        if let Err(error) = written {
-            let error = chain(error);
-            error!(credential = self.name, error, "the new refresh token is in memory only");
-        }
-    }
-
-    /// Holds the exit for a store that lags behind and for a revocation, within the grace.
-    async fn finish(&mut self, memory: &Memory, stop: &Stop) {
-        let until = stop.borrow().unwrap_or_else(Moment::now);
-        if let (true, Some(token)) = (self.revoke_on_shutdown, &memory.token) {
-            // Revoked or in doubt: the next process must not go on with it.
-            self.rotation.forget_access_token();
-            match timeout_at(until.mono, self.source.revoke(token)).await {
-                Ok(Ok(())) => info!(credential = self.name, "access token revoked"),
-                Ok(Err(error)) => {
-                    warn!(credential = self.name, error = chain(&error), "not revoked");
-                }
-                Err(_) => warn!(credential = self.name, "not revoked: the grace is over"),
-            }
-        }
-        let written = timeout_at(until.mono, async {
-            while self.rotation.sync().is_err() {
-                tokio::time::sleep(SYNC_EVERY / 8).await;
-            }
-        });
-        if written.await.is_err() {
-            error!(credential = self.name, "ending with a refresh token that could not be stored");
-        }
-    }
-}
-
-/// An error and its causes on one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }
 
 #[cfg(test)]

@@ -11,14 +11,14 @@ use crate::token::AccessToken;
 /// The first ceiling of the exponential backoff.
 const BACKOFF_BASE: Duration = Duration::from_secs(1);
 /// The last ceiling of the exponential backoff after transient failures.
-const BACKOFF_CAP: Duration = Duration::from_secs(60);
+const BACKOFF_CAP: Duration = Duration::from_mins(1);
 /// The shortest and the longest pause after a terminal answer. Failed sign-ins are audited or
 /// lock accounts, and nothing gets better by asking again.
-const TERMINAL_PAUSE: (Duration, Duration) = (Duration::from_secs(240), Duration::from_secs(360));
+const TERMINAL_PAUSE: (Duration, Duration) = (Duration::from_mins(4), Duration::from_mins(6));
 /// `Retry-After` is believed up to this.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(900);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
 /// The longest interval between two refreshes that 401s caused.
-const STORM_CAP: Duration = Duration::from_secs(300);
+const STORM_CAP: Duration = Duration::from_mins(5);
 
 /// What the configuration says about refreshing (`refresh = { … }`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub fn retry_at(
 #[must_use]
 pub fn terminal_retry_at(now: Moment, retry_after: Option<Duration>, entropy: f64) -> Moment {
     let (shortest, longest) = TERMINAL_PAUSE;
-    let pause = shortest + (longest - shortest).mul_f64(entropy.clamp(0.0, 1.0));
+    let pause = shortest + longest.saturating_sub(shortest).mul_f64(entropy.clamp(0.0, 1.0));
     now.plus(pause.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER)))
 }
 

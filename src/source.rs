@@ -67,6 +67,7 @@ pub trait TokenSource: Send {
 
 /// What the refresher has to know about a source.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // facts that do not depend on each other
 pub struct Traits {
     /// The token itself is read from a file that somebody else replaces: look at it often, and
     /// fetch when it changed.

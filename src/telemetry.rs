@@ -1,4 +1,5 @@
-//! Logs on stderr: JSON lines where a machine reads them, text where a person does.
+//! Logs on stderr: JSON lines where a machine reads them, text where a person does; and how an
+//! error is written there.
 
 use std::io::IsTerminal;
 
@@ -15,4 +16,17 @@ pub fn init() {
     } else {
         logs.json().flatten_event(true).try_init()
     };
+}
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
 }

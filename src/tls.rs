@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use thiserror::Error;
 
-/// SHA-256 of a SubjectPublicKeyInfo (RFC 7469 §2.4).
+/// SHA-256 of a `SubjectPublicKeyInfo` (RFC 7469 §2.4).
 pub type Pin = [u8; 32];
 
 /// What the configuration says about TLS towards one peer.

@@ -11,7 +11,7 @@ use crate::secret::Secret;
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// Longer lives are cut to this: a year is "for ever" for a process, and sums cannot overflow.
-pub const MAX_LIFETIME: Duration = Duration::from_secs(366 * 86_400);
+pub const MAX_LIFETIME: Duration = Duration::from_hours(366 * 24);
 
 /// A token that may be injected, and how long it may be.
 #[derive(Clone, Debug)]

@@ -321,7 +321,7 @@ impl<'a> Item<'a> {
             (None, None, None) => return None,
         };
         if let Err(error) = secret.read() {
-            item.wrong(format!("{}; put the secret there first", crate::refresher::chain(&error)));
+            item.wrong(format!("{}; put the secret there first", crate::telemetry::chain(&error)));
             return None;
         }
         Some(secret)

@@ -311,7 +311,7 @@ fn loads(item: &Item<'_>, settings: &TlsSettings) -> Option<()> {
     let Err(error) = crate::tls::client(settings) else {
         return Some(());
     };
-    item.wrong(format!("{}; write the path of a PEM file", crate::refresher::chain(&error)));
+    item.wrong(format!("{}; write the path of a PEM file", crate::telemetry::chain(&error)));
     None
 }
 

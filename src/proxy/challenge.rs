@@ -7,7 +7,7 @@ use http::header::WWW_AUTHENTICATE;
 /// or without `error` (RFC 6750 §3.1), or there is none at all, as with vendors that leave it out.
 /// With other schemes only, or another error, a newer token is refused just the same.
 #[must_use]
-pub fn invites_new_token(headers: &HeaderMap) -> bool {
+pub(super) fn invites_new_token(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(WWW_AUTHENTICATE).iter().peekable();
     if lines.peek().is_none() {
         return true;

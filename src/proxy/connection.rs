@@ -29,7 +29,7 @@ use crate::clock::monotonic;
 
 /// Serves every request on `io` until the caller leaves, idles for too long, or `drain` begins and
 /// no request is under way.
-pub fn serve<I>(
+pub(super) fn serve<I>(
     io: I,
     mut routes: watch::Receiver<Arc<Routes>>,
     drain: Arc<Drain>,

@@ -43,13 +43,12 @@ impl Gate {
         self.state.woken.store(true, Release);
     }
 
-    /// If the connection is to be polled: a context for that, which wakes `task` from now on.
+    /// From now on `task` is woken. If the connection is to be polled: a context for that.
     pub(super) fn enter(&self, task: &Waker) -> Option<Context<'_>> {
-        if !self.state.woken.swap(false, AcqRel) {
-            return None;
-        }
         self.set_task(task);
-        Some(Context::from_waker(&self.waker))
+        // Read first: usually nothing happened, and a plain load is cheaper.
+        let woken = self.is_woken() && self.state.woken.swap(false, AcqRel);
+        woken.then(|| Context::from_waker(&self.waker))
     }
 
     /// From now on nobody is woken.
@@ -68,7 +67,7 @@ impl Gate {
     fn set_task(&self, task: &Waker) {
         let mut current = self.state.task.lock().unwrap_or_else(PoisonError::into_inner);
         if !current.will_wake(task) {
-            *current = task.clone();
+            current.clone_from(task);
         }
     }
 }

@@ -17,11 +17,10 @@ pub fn caller_keeps_own(
     policy: ClientAuthorization,
 ) -> Result<bool, Reason> {
     match policy {
-        ClientAuthorization::Replace => Ok(false),
         ClientAuthorization::Reject if headers.contains_key(injected) => {
             Err(Reason::ClientAuthorization)
         }
-        ClientAuthorization::Reject => Ok(false),
+        ClientAuthorization::Replace | ClientAuthorization::Reject => Ok(false),
         ClientAuthorization::Keep => Ok(headers.contains_key(injected)),
     }
 }

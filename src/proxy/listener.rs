@@ -246,16 +246,17 @@ async fn accept<I>(
         };
         let limit = routes.borrow().limits.connections;
         match accepted {
-            Ok(io) => match Open::enter(&drain, limit) {
-                Some(open) => {
-                    let serving = serve(io, routes.clone(), Arc::clone(&drain));
-                    tokio::spawn(async move {
-                        serving.await;
-                        drop(open);
-                    });
-                }
-                None => tracing::warn!(limit, "too many connections: one was closed at once"),
-            },
+            Ok(io) => {
+                let Some(open) = Open::enter(&drain, limit) else {
+                    tracing::warn!(limit, "too many connections: one was closed at once");
+                    continue;
+                };
+                let serving = serve(io, routes.clone(), Arc::clone(&drain));
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(open);
+                });
+            }
             // The caller was gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {

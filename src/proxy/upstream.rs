@@ -238,6 +238,7 @@ impl Connection {
 
 thread_local! {
     /// This thread's idle connections, by slot.
+    #[allow(clippy::vec_box)] // they move between here and their leases
     static POOL: RefCell<Vec<Vec<Box<Connection>>>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -10,7 +10,7 @@ const FORGET_AFTER: u32 = 10;
 
 /// Refreshes that 401s caused, in a row.
 #[derive(Default)]
-pub struct Storm {
+pub(super) struct Storm {
     last: Option<Strike>,
 }
 
@@ -23,17 +23,17 @@ struct Strike {
 
 impl Storm {
     /// Whether a 401 may cause a refresh at `now`.
-    pub fn allows(&self, now: Moment) -> bool {
+    pub(super) fn allows(&self, now: Moment) -> bool {
         self.clears_at().is_none_or(|at| at.reached(now))
     }
 
     /// When the next one may.
-    pub fn clears_at(&self) -> Option<Moment> {
+    pub(super) fn clears_at(&self) -> Option<Moment> {
         self.last.map(|strike| strike.at.plus(strike.interval))
     }
 
     /// A 401 causes a refresh at `now`.
-    pub fn strike(&mut self, now: Moment, min_interval: Duration) {
+    pub(super) fn strike(&mut self, now: Moment, min_interval: Duration) {
         let streak = match self.last {
             Some(last) if !last.at.plus(last.interval * FORGET_AFTER).reached(now) => {
                 last.streak + 1
@@ -46,7 +46,7 @@ impl Storm {
 
     /// Until when requests need not wait for a replacement: from the second refused token in a row
     /// on, another one is not expected to help. A single refusal is worth the short wait.
-    pub fn bars_waiting(&self) -> Option<Moment> {
+    pub(super) fn bars_waiting(&self) -> Option<Moment> {
         self.last.filter(|strike| strike.streak > 1).and(self.clears_at())
     }
 }

@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::credential::{Credential, Held, Scheme, Unavailable, publish};
 use crate::metrics::Metrics;
-use crate::source::Reason;
+use crate::secret::Fingerprint;
+use crate::source::{Reason, Traits};
 
 const SECOND: Duration = Duration::from_secs(1);
 

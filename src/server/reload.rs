@@ -15,7 +15,7 @@ use crate::admin::Snapshot;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::proxy::route::Routes;
-use crate::refresher::chain;
+use crate::telemetry::chain;
 
 /// The running configuration and what it is made into.
 pub(super) struct Reload {

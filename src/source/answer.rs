@@ -124,6 +124,7 @@ pub fn access_token(
 }
 
 /// The classes that hold in every dialect, for answers that can be no token.
+#[must_use]
 pub fn common_refusal(status: u16, oauth_error: Option<&str>) -> Option<FetchError> {
     use Class::{Terminal, Transient};
     let refusal = |class, reason| Some(FetchError::new(class, reason));

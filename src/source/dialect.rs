@@ -240,7 +240,7 @@ impl DialectSource {
     async fn obtain(&self, attempt: Attempt<'_>) -> Result<Fetched, FetchError> {
         let rendered = self.rendered(attempt.refresh_token)?;
         let ways: Vec<&Exchange> =
-            self.dialect.obtain.iter().filter(|e| self.applies(e, &rendered)).collect();
+            self.dialect.obtain.iter().filter(|e| Self::applies(e, &rendered)).collect();
         let another = ways.iter().any(|exchange| !self.spends_refresh_token(exchange));
         let mut refused = None;
         for exchange in ways {
@@ -286,7 +286,7 @@ impl DialectSource {
         Result::Ok(rendered)
     }
 
-    fn applies(&self, exchange: &Exchange, rendered: &Rendered) -> bool {
+    fn applies(exchange: &Exchange, rendered: &Rendered) -> bool {
         exchange.when.iter().all(|(key, value)| rendered.get(key) == Some(value))
             && exchange.needs.iter().all(|key| rendered.get(key).is_some())
     }
@@ -341,7 +341,7 @@ impl TokenSource for DialectSource {
             return Result::Ok(());
         };
         let mut rendered = self.rendered(None)?;
-        if !self.applies(exchange, &rendered) {
+        if !Self::applies(exchange, &rendered) {
             let mut error = FetchError::new(Class::Terminal, Reason::Input);
             error.hint = Some(format!("write {}", exchange.needs.join(" and ")));
             return Err(error);

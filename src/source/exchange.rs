@@ -100,7 +100,9 @@ fn body(
             for (name, value) in own.chain(extra) {
                 let separator = if form.is_empty() { "" } else { "&" };
                 let value = Zeroizing::new(form_encoded(&value));
-                form.push_str(&format!("{separator}{}=", form_encoded(name)));
+                form.push_str(separator);
+                form.push_str(&form_encoded(name));
+                form.push('=');
                 form.push_str(&value);
             }
             let bytes = Zeroizing::new(form.as_bytes().to_vec());

@@ -1,0 +1,77 @@
+//! What the refresher remembers between attempts, and what follows from that when one fails.
+
+use crate::clock::Moment;
+use crate::credential::Activity;
+use crate::schedule::{self, RefreshPolicy};
+use crate::secret::Fingerprint;
+use crate::source::{Class, FetchError, Traits};
+use crate::token::AccessToken;
+
+use super::storm::Storm;
+
+/// A refresh in doubt is put off until the held token has this share of its life left.
+const NEARLY_SPENT: f64 = 0.05;
+
+/// What the loop remembers between attempts.
+pub(super) struct Memory {
+    pub(super) traits: Traits,
+    pub(super) token: Option<AccessToken>,
+    /// Of the last attempt, whatever it brought.
+    pub(super) attempted_at: Option<Moment>,
+    pub(super) activity: Activity,
+    pub(super) failures: u32,
+    /// Digest of the inputs that the last attempt used.
+    pub(super) inputs: Fingerprint,
+    pub(super) inputs_seen_at: Moment,
+    pub(super) wanted: u64,
+    pub(super) used_at: Moment,
+    pub(super) storm: Storm,
+    /// Digest of the refresh token that the last attempt was made with.
+    pub(super) sent: Option<Fingerprint>,
+    /// The answer to it was lost.
+    pub(super) in_doubt: bool,
+    pub(super) sync_at: Moment,
+}
+
+impl Memory {
+    /// What to do after an attempt failed at `now`.
+    pub(super) fn after_failure(
+        &mut self,
+        error: &FetchError,
+        now: Moment,
+        policy: &RefreshPolicy,
+        entropy: f64,
+    ) -> Activity {
+        let (after, least) = (error.retry_after, policy.min_interval);
+        let backoff = schedule::retry_at(now, self.failures, after, least, entropy);
+        let pause = schedule::terminal_retry_at(now, after, entropy);
+        match error.class {
+            Class::Terminal => Activity::Refused(pause),
+            Class::Transient if error.ambiguous && self.traits.rotating => {
+                self.after_lost_answer(now, backoff, pause)
+            }
+            Class::Transient => Activity::BackingOff(backoff),
+        }
+    }
+
+    /// The refresh token may be spent, and sending a spent one revokes its whole family (RFC 9700
+    /// §4.14.2). Inside a known grace window: again, soon. Else the held token is used up first;
+    /// then another way in, or the same refresh token once more; after that a person is needed.
+    fn after_lost_answer(&mut self, now: Moment, backoff: Moment, pause: Moment) -> Activity {
+        let again = std::mem::replace(&mut self.in_doubt, true);
+        let grace = self.traits.rotation_grace.zip(self.attempted_at);
+        let in_grace = grace.is_some_and(|(grace, since)| backoff.mono < since.mono + grace);
+        if in_grace || (again && self.traits.fallback) {
+            return Activity::BackingOff(backoff);
+        }
+        if again {
+            return Activity::Refused(pause);
+        }
+        let Some(token) = self.token.as_ref().filter(|token| token.usable(now)) else {
+            return Activity::BackingOff(backoff);
+        };
+        let left = token.expires_at().remaining(now);
+        let nearly = now.plus(left.saturating_sub(token.lifetime().mul_f64(NEARLY_SPENT)));
+        Activity::BackingOff(if nearly.mono > backoff.mono { nearly } else { backoff })
+    }
+}
