@@ -29,7 +29,7 @@ fn request(connection: bool) -> HeaderMap {
 
 fn injection(c: &mut Criterion) {
     let (publisher, credential) = publish("bench");
-    let life = Duration::from_secs(3600);
+    let life = Duration::from_hours(1);
     let token =
         AccessToken::new(Secret::new("a".repeat(800)), Moment::now(), life).expect("visible ASCII");
     publisher.publish(&token, token.expires_at());
