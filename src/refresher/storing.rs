@@ -16,6 +16,8 @@ use crate::telemetry::chain;
 
 /// How often a store that could not be written is tried again.
 const SYNC_EVERY: Duration = Duration::from_secs(2);
+/// So long before the end of the grace the loop ends, so that what was lost is still told.
+const LAST_LINE: Duration = Duration::from_millis(50);
 
 impl<S: TokenSource> Refresher<S> {
     /// Waits for the store: without it no refresh token may be sent. False if stopped before.
@@ -60,11 +62,12 @@ impl<S: TokenSource> Refresher<S> {
 
     /// Holds the exit for a store that lags behind and for a revocation, within the grace.
     pub(super) async fn finish(&mut self, memory: &Memory, stop: &Stop) {
-        let until = stop.borrow().unwrap_or_else(Moment::now);
+        let until = stop.borrow().unwrap_or_else(Moment::now).mono;
+        let until = until.checked_sub(LAST_LINE).unwrap_or(until);
         if let (true, Some(token)) = (self.revoke_on_shutdown, &memory.token) {
             // Revoked or in doubt: the next process must not go on with it.
             self.rotation.forget_access_token();
-            match timeout_at(until.mono, self.source.revoke(token)).await {
+            match timeout_at(until, self.source.revoke(token)).await {
                 Ok(Ok(())) => info!(credential = self.name, "access token revoked"),
                 Ok(Err(error)) => {
                     warn!(credential = self.name, error = chain(&error), "not revoked");
@@ -72,7 +75,7 @@ impl<S: TokenSource> Refresher<S> {
                 Err(_) => warn!(credential = self.name, "not revoked: the grace is over"),
             }
         }
-        let written = timeout_at(until.mono, async {
+        let written = timeout_at(until, async {
             while self.rotation.sync().is_err() {
                 tokio::time::sleep(SYNC_EVERY / 8).await;
             }
