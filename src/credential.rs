@@ -447,7 +447,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_terminal_answer_ends_waiting_at_once() {
         let (publisher, credential) = publish("c");
-        let next = Moment::now().plus(Duration::from_secs(300));
+        let next = Moment::now().plus(Duration::from_mins(5));
         publisher.activity(Activity::Refused(next));
         let before = Moment::now().mono;
         let error = credential.newer_than(0, soon(), &Scheme::Bare).await.err().unwrap();

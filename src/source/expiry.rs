@@ -253,7 +253,7 @@ mod tests {
         let answer = Document::parse(sample.as_bytes()).unwrap();
         let sent = |epoch| Moment { wall: UNIX_EPOCH + Duration::from_secs(epoch), ..now() };
         let life = lifetime(&rules, &answer, &token, sent(1_633_359_844));
-        assert_eq!(life, Life { lifetime: Some(Duration::from_secs(3600)), skewed: false });
+        assert_eq!(life, Life { lifetime: Some(Duration::from_hours(1)), skewed: false });
         let years_later = lifetime(&rules, &answer, &token, now());
         assert!(years_later.skewed, "Q16: the clocks disagree");
         let expected = Duration::from_nanos(3_599_995_997_400);

@@ -3,6 +3,19 @@
 //! One binary, so that it is linked once. Every test starts its own daemon and its own emulators on
 //! ephemeral ports and waits for events, never for time to pass.
 
+// Tests look at clocks, wait on them and panic by trade; figures in metrics are small.
+#![allow(
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    clippy::duration_suboptimal_units,
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::match_bool,
+    clippy::unwrap_used
+)]
+
 mod admission;
 mod answers;
 mod bodies;

@@ -29,7 +29,7 @@ impl Stage {
         Self { home, tokens, idp, api }
     }
 
-    /// `[credentials.c]` by client_credentials, with more lines.
+    /// `[credentials.c]` by `client_credentials`, with more lines.
     pub fn credential(&self, more: &str) -> String {
         self.credential_from(&self.idp.token_url(), more)
     }

@@ -17,7 +17,7 @@ async fn failed_refresh_keeps_the_usable_token() {
 #[tokio::test(start_paused = true)]
 async fn failures_back_off_and_never_give_up() {
     let bench = Bench::run(Setting { always: outage, ..Setting::default() });
-    sleep(Duration::from_secs(3600)).await;
+    sleep(Duration::from_hours(1)).await;
     // With entropy 0.5: half of 1, 2, 4, … 60 s, and at least the interval.
     let times = bench.times();
     let gaps: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).round()).collect();
