@@ -317,13 +317,13 @@ impl<S: TokenSource> Refresher<S> {
         self.metrics.fetched(trigger.as_str(), outcome, took);
         let text = chain(error);
         let usable = memory.token.as_ref().is_some_and(|token| token.usable(now));
-        let retry_in = activity.next_attempt().map(|at| at.remaining(now));
+        let retry_in_s = activity.next_attempt().map(|at| at.remaining(now).as_secs_f32());
         if usable && outcome == "transient" {
             warn!(
                 credential = self.name,
                 outcome,
                 error = text,
-                ?retry_in,
+                retry_in_s,
                 "refresh failed, the held token goes on"
             );
         } else {
@@ -332,7 +332,7 @@ impl<S: TokenSource> Refresher<S> {
                 outcome,
                 error = text,
                 usable,
-                ?retry_in,
+                retry_in_s,
                 "refresh failed"
             );
         }

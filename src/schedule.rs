@@ -12,6 +12,8 @@ use crate::token::AccessToken;
 const BACKOFF_BASE: Duration = Duration::from_secs(1);
 /// The last ceiling of the exponential backoff after transient failures.
 const BACKOFF_CAP: Duration = Duration::from_mins(1);
+/// How exactly servers count lives.
+const COUNTED_IN: Duration = Duration::from_secs(1);
 /// The shortest and the longest pause after a terminal answer. Failed sign-ins are audited or
 /// lock accounts, and nothing gets better by asking again.
 const TERMINAL_PAUSE: (Duration, Duration) = (Duration::from_mins(4), Duration::from_mins(6));
@@ -34,7 +36,9 @@ pub struct RefreshPolicy {
 /// The point of a token's life at which its refresh starts: between 70 % and 80 %, but early enough
 /// for two fetches as slow as the last one, and never within `min_interval` of the last attempt.
 ///
-/// Margins are fractions, since lives between 10 s and a day are real.
+/// Margins are fractions, since lives between 10 s and a day are real. Servers count whole seconds,
+/// so that a token may die up to a second before its time: of a short life the earlier part of that
+/// range is used.
 #[must_use]
 pub fn refresh_at(
     token: &AccessToken,
@@ -43,7 +47,9 @@ pub fn refresh_at(
     entropy: f64,
 ) -> Moment {
     let life = token.lifetime();
-    let fraction = life.mul_f64(0.7 + 0.1 * entropy.clamp(0.0, 1.0));
+    let earliest = life.mul_f64(0.7);
+    let whole_second_early = life.saturating_sub(2 * fetch_duration + COUNTED_IN).max(earliest);
+    let fraction = life.mul_f64(0.7 + 0.1 * entropy.clamp(0.0, 1.0)).min(whole_second_early);
     let two_fetches_early = life.saturating_sub(2 * fetch_duration);
     token.obtained_at().plus(fraction.min(two_fetches_early).max(min_interval))
 }

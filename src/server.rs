@@ -19,7 +19,7 @@ use pingora_core::server::{
 use pingora_core::services::Service;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::timeout_at;
 use tracing::{error, info, warn};
 
@@ -95,8 +95,10 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
         let failed = |source| ServerError::Bind { address: "the workers".to_owned(), source };
         server.add_service(worker.map_err(failed)?);
     }
-    announce(&config, &listeners, &admin);
+    let announcement = Announcement::of(&config, &listeners, &admin);
+    let handled = Arc::new(Notify::new());
     let stop = Stop {
+        handled: Arc::clone(&handled),
         // From here on only the workers listen: when they stop, connecting is refused.
         sockets: listeners.into_iter().filter_map(Bound::close).collect(),
         drain,
@@ -105,7 +107,8 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     };
     let path = path.to_owned();
     let reload = Reload { path, config, wiring, refreshers, metrics, routes, snapshot };
-    server.add_service(Control { admin: Some((admin, snapshot_seen)), reload });
+    let admin = Some((admin, snapshot_seen));
+    server.add_service(Control { admin, reload, handled, announcement });
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     info!("stopped");
     Ok(())
@@ -144,23 +147,47 @@ fn bind_admin(config: &Config) -> Result<TcpListener, ServerError> {
     bound.map_err(|source| ServerError::Bind { address: address.to_string(), source })
 }
 
-/// The addresses with the ports that the system chose: tests and people start from this line.
-fn announce(config: &Config, listeners: &[Bound], admin: &TcpListener) {
-    let listen: Vec<String> = listeners.iter().map(Bound::to_string).collect();
-    let admin = admin.local_addr().map_or_else(|_| String::new(), |address| address.to_string());
-    let (credentials, routes) = (config.credentials.len(), config.routes.len());
-    info!(listen = listen.join(" "), admin, credentials, routes, "bearerd is listening");
+/// The addresses with the ports that the system chose: programs and people start from this line.
+struct Announcement {
+    listen: String,
+    admin: String,
+    credentials: usize,
+    routes: usize,
+}
+
+impl Announcement {
+    fn of(config: &Config, listeners: &[Bound], admin: &TcpListener) -> Self {
+        let listen: Vec<String> = listeners.iter().map(Bound::to_string).collect();
+        let admin = admin.local_addr().map_or_else(|_| String::new(), |a| a.to_string());
+        let (credentials, routes) = (config.credentials.len(), config.routes.len());
+        Self { listen: listen.join(" "), admin, credentials, routes }
+    }
+
+    fn make(&self) {
+        let Self { listen, admin, credentials, routes } = self;
+        info!(listen, admin, credentials, routes, "bearerd is listening");
+    }
 }
 
 /// Refreshers, admin and reload, on a thread of their own: the data plane never waits for them.
 struct Control {
     admin: Option<(TcpListener, watch::Receiver<Arc<Snapshot>>)>,
     reload: Reload,
+    /// Told when the signals to end are handled.
+    handled: Arc<Notify>,
+    announcement: Announcement,
 }
 
 #[async_trait]
 impl Service for Control {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        // Nothing that a sudden end could lose is begun before signals are handled.
+        self.handled.notified().await;
+        let hangup = match signal(SignalKind::hangup()) {
+            Ok(hangup) => hangup,
+            Err(error) => return error!(%error, "SIGHUP cannot be handled"),
+        };
+        self.announcement.make();
         self.reload.refreshers.lock().await.spawn();
         let Some((listener, snapshot)) = self.admin.take() else {
             return;
@@ -170,7 +197,7 @@ impl Service for Control {
             Err(error) => return error!(%error, "the admin listener cannot be served"),
         };
         let metrics = Arc::clone(&self.reload.metrics);
-        tokio::join!(admin::serve(listener, snapshot, metrics), self.reload.run());
+        tokio::join!(admin::serve(listener, snapshot, metrics), self.reload.run(hangup));
     }
 
     fn name(&self) -> &'static str {
@@ -184,6 +211,7 @@ impl Service for Control {
 
 /// What a signal to end does: drain, then let the refreshers finish, then tell pingora.
 struct Stop {
+    handled: Arc<Notify>,
     /// Paths of the unix sockets listened on.
     sockets: Vec<PathBuf>,
     drain: Arc<Drain>,
@@ -194,15 +222,15 @@ struct Stop {
 #[async_trait]
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
-        let name = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            },
-            (Err(error), _) | (_, Err(error)) => {
-                error!(%error, "signals cannot be handled");
-                return ShutdownSignal::FastShutdown;
-            }
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            error!("SIGTERM and SIGINT cannot be handled");
+            return ShutdownSignal::FastShutdown;
+        };
+        self.handled.notify_one();
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
         };
         info!(signal = name, grace = ?self.grace, "stopping");
         let deadline = Moment::now().plus(self.grace);

@@ -78,9 +78,9 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
         return None;
     };
     let values = values(&speaks, &section, allow_plaintext?);
-    let revoke_on_shutdown = revoke.map_or(Some(false), |item| revocation(&item, &speaks));
     section.finish();
     let values = values?;
+    let revoke_on_shutdown = revoke.map_or(Some(false), |item| revocation(&item, &speaks, &values));
     warnings.extend(env_warnings(name, &values));
     let rotating = speaks.keys.iter().find(|key| key.rotating);
     let refresh_token = rotating.and_then(|key| match values.get(&key.name) {
@@ -277,13 +277,22 @@ fn chosen(values: &Values, key: &str, wanted: &str) -> bool {
     matches!(values.get(key), Some(Value::Text(text)) if text == wanted)
 }
 
-fn revocation(item: &Item<'_>, dialect: &Dialect) -> Option<bool> {
-    let wanted = item.bool()?;
-    if wanted && dialect.revoke.is_none() {
+fn revocation(item: &Item<'_>, dialect: &Dialect, values: &Values) -> Option<bool> {
+    if !item.bool()? {
+        return Some(false);
+    }
+    let Some(exchange) = &dialect.revoke else {
         item.wrong(format!("{} has no endpoint that revokes a token; write false", dialect.name));
         return None;
+    };
+    let missing: Vec<_> = exchange.needs.iter().filter(|key| !values.contains_key(*key)).collect();
+    if let [first, ..] = missing[..] {
+        item.wrong(format!(
+            "needs {first:?}, or nobody could sign in afterwards; write {first} too"
+        ));
+        return None;
     }
-    Some(wanted)
+    Some(true)
 }
 
 fn env_warnings<'a>(name: &'a str, values: &'a Values) -> impl Iterator<Item = String> + 'a {

@@ -55,6 +55,7 @@ where
     });
     let connection = http1::Builder::new()
         .max_headers(limits.head_fields)
+        .max_header_size(limits.head_bytes)
         .max_buf_size(limits.head_bytes)
         .serve_connection(io, service);
     Serve {

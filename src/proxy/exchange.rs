@@ -26,6 +26,8 @@ use crate::metrics::ReplayOutcome;
 /// A token refused within this time of its refresh may be too new for the upstream (replication
 /// lag, `nbf`): it is tried once more after a short pause, and nobody refreshes.
 const SETTLING: Duration = Duration::from_secs(1);
+/// What has a bound of its own is abandoned by the watchdog only if that fails.
+const WATCHDOG_SLACK: Duration = Duration::from_secs(1);
 /// The short pause.
 const SETTLING_PAUSE: Duration = Duration::from_millis(200);
 
@@ -144,10 +146,18 @@ impl Exchange {
         Some(lease)
     }
 
+    /// From `from` on the response head is waited for; a body that still goes up extends that.
     fn await_answer(&self, from: Instant) {
-        let timeouts = self.route().config.timeouts;
-        let deadline = from + timeouts.connect + timeouts.response;
-        self.record.watchdog().request(deadline, timeouts.response);
+        let response = self.route().config.timeouts.response;
+        self.record.watchdog().request(from + response, response);
+    }
+
+    /// A new connection, within the route's own bound for that.
+    async fn connect(&self) -> Result<Lease, Reason> {
+        let started = monotonic();
+        let bound = self.route().config.timeouts.connect + WATCHDOG_SLACK;
+        self.record.watchdog().request(started + bound, Duration::ZERO);
+        self.route().upstream.connect(started).await.map_err(|error| reason(&error))
     }
 
     /// Waits for what was missing, a token or a connection, and sends.
@@ -166,16 +176,18 @@ impl Exchange {
     async fn wait_for_token(&self) -> Result<Held, Reason> {
         let route = self.route();
         let deadline = self.now.mono + route.config.wait;
-        self.record.watchdog().request(deadline + Duration::from_secs(1), Duration::ZERO);
+        self.record.watchdog().request(deadline + WATCHDOG_SLACK, Duration::ZERO);
         let held = route.credential.newer_than(0, deadline, &route.config.scheme).await;
         route.credential_metrics.waited(monotonic() - self.now.mono);
         held.map_err(|unavailable| Reason::TokenUnavailable(unavailable.retry_after))
     }
 
     async fn send(&mut self, request: Request<Outbound>) -> Answered {
-        let started = monotonic();
-        self.await_answer(started);
-        let lease = self.route().upstream.lease(started).await.map_err(|error| reason(&error))?;
+        let lease = match self.route().upstream.pooled(monotonic()) {
+            Some(lease) => lease,
+            None => self.connect().await?,
+        };
+        self.await_answer(monotonic());
         let (lease, response) = lease.start(request);
         self.head(lease, response).await
     }
@@ -204,8 +216,8 @@ impl Exchange {
             },
             None => return Err(reason(&failed.error)),
         };
-        let lease =
-            self.route().upstream.connect(monotonic()).await.map_err(|error| reason(&error))?;
+        let lease = self.connect().await?;
+        self.await_answer(monotonic());
         let (mut lease, response) = lease.start(request);
         let answered = lease.head(response, self.record.watchdog()).await;
         answered.map(|response| (response, lease)).map_err(|failed| reason(&failed.error))
@@ -278,7 +290,7 @@ impl Exchange {
         let route = self.route();
         let started = Moment::now();
         let deadline = started.mono + route.config.wait;
-        self.record.watchdog().request(deadline + Duration::from_secs(1), Duration::ZERO);
+        self.record.watchdog().request(deadline + WATCHDOG_SLACK, Duration::ZERO);
         let scheme = &route.config.scheme;
         let age = started.mono.saturating_duration_since(refused.obtained_at.mono);
         if refused.generation > 1 && age < SETTLING {

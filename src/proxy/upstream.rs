@@ -77,17 +77,6 @@ impl Upstream {
         Some(Lease { connection, slot: self.slot, pooled: true })
     }
 
-    /// A connection that can take a request: a pooled one, else a new one.
-    ///
-    /// # Errors
-    /// There is none to be had.
-    pub async fn lease(&self, now: Instant) -> Result<Lease, UpstreamError> {
-        match self.pooled(now) {
-            Some(lease) => Ok(lease),
-            None => self.connect(now).await,
-        }
-    }
-
     /// A new connection.
     ///
     /// # Errors

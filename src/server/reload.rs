@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::{Mutex, watch};
 use tracing::{error, info, warn};
 
@@ -36,12 +36,8 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Reloads at SIGHUP and when a file changes, for ever.
-    pub(super) async fn run(&mut self) {
-        let mut hangup = match signal(SignalKind::hangup()) {
-            Ok(hangup) => hangup,
-            Err(error) => return error!(%error, "SIGHUP cannot be handled"),
-        };
+    /// Reloads at `hangup` and when a file changes, for ever.
+    pub(super) async fn run(&mut self, mut hangup: Signal) {
         let mut files = Files::new(self.watched());
         loop {
             let changed = tokio::select! {

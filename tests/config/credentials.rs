@@ -202,6 +202,21 @@ revoke_on_shutdown = true"#,
 }
 
 #[test]
+fn veeam_signed_out_without_a_way_to_sign_in_again() {
+    let home = Home::new();
+    let text = with_credential(
+        r#"provider = "veeam-azure"
+host = "51.11.247.127"
+refresh_token = { file = "HOME/secret" }
+revoke_on_shutdown = true"#,
+    );
+    assert_snapshot!(home.told(&text), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 5: credentials.c.revoke_on_shutdown: needs "username", or nobody could sign in afterwards; write username too
+    "#);
+}
+
+#[test]
 fn veeam_without_any_way_in() {
     let home = Home::new();
     let text = with_credential(

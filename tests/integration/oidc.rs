@@ -16,8 +16,8 @@ use serde_json::Value;
 use crate::support::{Daemon, Home, request};
 
 /// Life of an access token. The server counts whole seconds, so that one may be dead almost a
-/// second before bearerd thinks so; a refresh at 80 % of 6 s comes in time for that, too.
-const LIFE: &str = "6";
+/// second before bearerd thinks so.
+const LIFE: &str = "5";
 /// So long is there traffic before the restart, and again after it.
 const TRAFFIC: Duration = Duration::from_secs(9);
 

@@ -109,7 +109,7 @@ impl Daemon {
 
     /// Everything logged so far.
     pub fn logs(&self) -> String {
-        self.logs.lines.lock().expect("not poisoned").join("\n")
+        self.logs.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n")
     }
 
     /// Waits until `/readyz` says yes.

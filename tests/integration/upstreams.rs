@@ -1,5 +1,7 @@
 //! Upstreams that are down, hang, break off or close idle connections: what the caller is told.
 
+use std::time::{Duration, Instant};
+
 use emulator::client::Client;
 use emulator::{Fault, FaultProxy, Reply, Step};
 
@@ -30,9 +32,14 @@ async fn an_upstream_that_hangs_is_a_504() {
     let daemon = stage.ready("timeouts = { response_ms = 200 }").await;
     for step in [Step::Hang, Step::Stall] {
         stage.api.script([step]);
+        let begun = Instant::now();
         let answer = daemon.post("/", b"body").await;
         let reason = answer.header("bearerd-reason");
         assert_eq!((answer.status, reason), (504, Some("upstream_timeout")));
+        assert!(
+            begun.elapsed() < Duration::from_secs(4),
+            "connecting has a bound of its own, of 5 s"
+        );
     }
     assert_eq!(daemon.get("/").await.status, 200);
     assert_eq!(stage.api.request_count(), 3, "a request in doubt was sent again");

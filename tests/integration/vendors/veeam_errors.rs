@@ -89,23 +89,3 @@ async fn v8_without_a_password_the_stored_token_is_tried_once_and_then_a_person_
     assert_eq!(rig.api.unauthorized(), 0, "an expired token is never sent");
     rig.finish(daemon, &veeam);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn v_e10_without_a_password_the_daemon_does_not_sign_out() {
-    // Whether the refresh token survives is not documented, and there is no other way in.
-    let rig = Rig::new();
-    let veeam = appliance(&rig);
-    veeam.allow(Lenient::BareRefresh);
-    let first = veeam.issue_refresh_token(USER);
-    let credential = format!(
-        "{}{}revoke_on_shutdown = true\n",
-        reached(&rig, &veeam),
-        refresh_token(&rig, &first)
-    );
-    let daemon = rig.started(&credential).await;
-    daemon.signal("TERM");
-    let line = daemon.wait_for_log("not revoked");
-    assert!(line.contains("username and password"), "{line}");
-    rig.finish(daemon, &veeam);
-    assert_eq!(veeam.requests().len(), 1, "no DELETE");
-}
