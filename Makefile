@@ -31,6 +31,6 @@ demo:
 
 bench:
 	tests/deps/install.sh bench
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --profile quick --bench injection
 	$(CARGO) build --release --locked
 	benches/peers/peers.py
