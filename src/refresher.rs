@@ -269,6 +269,11 @@ impl<S: TokenSource> Refresher<S> {
                 self.accept(memory, refresh_token.as_ref(), fetched, took);
             }
             Err(error) => {
+                if let Some(newest) = &error.rotated {
+                    memory.in_doubt = false;
+                    let written = self.rotation.replace(refresh_token.as_ref(), newest);
+                    self.report_store(memory, &written);
+                }
                 self.fail(memory, trigger, &error, took);
             }
         }

@@ -182,7 +182,7 @@ impl Reason {
     }
 }
 
-/// A classified failure. It holds nothing that came from outside except closed words and numbers.
+/// A classified failure. It shows nothing that came from outside except closed words and numbers.
 #[derive(Debug, Error)]
 pub struct FetchError {
     /// Whether to try again.
@@ -201,6 +201,8 @@ pub struct FetchError {
     pub retry_after: Option<Duration>,
     /// The request went out and no whole answer came back: a rotating refresh token may be spent.
     pub ambiguous: bool,
+    /// A new refresh token that came with an unusable answer: it replaces the one sent all the same.
+    pub rotated: Option<Secret>,
     /// The cause, when it lies on our side.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -219,6 +221,7 @@ impl FetchError {
             hint: None,
             retry_after: None,
             ambiguous: false,
+            rotated: None,
             source: None,
         }
     }

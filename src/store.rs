@@ -175,6 +175,23 @@ impl Rotation {
         self.sync()
     }
 
+    /// Takes over a new refresh token that came without a usable access token, in memory first and
+    /// then in the store.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn replace(&mut self, sent: Option<&Secret>, newest: &Secret) -> Result<(), StoreError> {
+        self.record = Some(Record {
+            refresh_token: Zeroizing::new(newest.expose().to_owned()),
+            bootstrap_sha256: self.began_with(sent),
+            access_token: None,
+            obtained_at: 0,
+            expires_at: 0,
+        });
+        self.unsynced = self.store.is_some();
+        self.sync()
+    }
+
     /// Leaves the access token out of the record from now on: it was revoked.
     pub fn forget_access_token(&mut self) {
         if let Some(record) = &mut self.record

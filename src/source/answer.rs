@@ -1,7 +1,8 @@
 //! What an identity provider's answer means: a token, or a classified refusal.
 //!
 //! The dialect's own matchers come first, then the rules that hold for all. Nothing of the body
-//! gets into an error: only status, closed words and the matcher's id.
+//! gets into an error's text: only status, closed words and the matcher's id. A new refresh token
+//! is kept whatever the rest of a successful answer is worth: the one sent is spent.
 
 use std::time::Duration;
 
@@ -54,9 +55,15 @@ pub fn read(
 ) -> Result<Fetched, Refusal> {
     let document = document(answer, ok.body);
     let retry_after = retry_after(&answer.headers, now);
+    let text = |pointer| document.as_ref().and_then(|document| document.text(pointer));
+    let accepted = ok.status.iter().any(|status| status.matches(answer.status));
+    let granted = accepted && text("/error").is_none();
+    let refresh_token = ok.refresh_token.as_deref().filter(|_| granted).and_then(text);
+    let refresh_token = refresh_token.map(|text| Secret::new(text.to_owned()));
     let finish = |mut error: FetchError| {
         error.status = Some(answer.status);
         error.retry_after = retry_after;
+        error.rotated.clone_from(&refresh_token);
         error
     };
     if let Some(matcher) = matchers.iter().find(|m| matches(m, answer, document.as_ref())) {
@@ -65,18 +72,20 @@ pub fn read(
         error.hint.clone_from(&matcher.hint);
         return Err(Refusal { error: finish(error), try_next: matcher.try_next });
     }
-    let text = |pointer| document.as_ref().and_then(|document| document.text(pointer));
     if let Some(error) = common_refusal(answer.status, text("/error")) {
         return Err(finish(error).into());
     }
-    let accepted = ok.status.iter().any(|status| status.matches(answer.status));
     let unusable = |hint: &str| {
         let mut error = FetchError::new(Class::Transient, Reason::Unusable);
         error.hint = Some(hint.to_owned());
         Refusal::from(finish(error))
     };
     let (true, Some(document)) = (accepted, &document) else {
-        return Err(unusable("the answer is not in the form that its dialect names"));
+        let mut refusal = unusable("the answer is not in the form that its dialect names");
+        // Granted, and what was granted is lost: as if no answer had come.
+        let success = accepted || (200..=299).contains(&answer.status);
+        refusal.error.ambiguous = success && document.is_none();
+        return Err(refusal);
     };
     let value = document.text(&ok.access_token);
     let value = value.ok_or_else(|| unusable("the answer holds no access token"))?;
@@ -93,8 +102,7 @@ pub fn read(
     }
     let token = access_token(Secret::new(value.to_owned()), now, lifetime)
         .map_err(|error| Refusal::from(finish(error)))?;
-    let refresh_token = ok.refresh_token.as_ref().and_then(|at| document.text(at));
-    Ok(Fetched { token, refresh_token: refresh_token.map(|text| Secret::new(text.to_owned())) })
+    Ok(Fetched { token, refresh_token })
 }
 
 /// Reads the answer to a revocation, of which only the status counts (RFC 7009 §2.2).
@@ -230,6 +238,41 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::source::oauth2::standard_ok;
+
+    fn read_200(body: &str) -> Result<Fetched, FetchError> {
+        let ok = OkRules { refresh_token: Some("/refresh_token".to_owned()), ..standard_ok() };
+        let body = Zeroizing::new(body.as_bytes().to_vec());
+        let answer = Answer { status: 200, headers: HeaderMap::new(), body };
+        read(&answer, &ok, &[], Moment::now(), Duration::from_secs(300)).map_err(|r| r.error)
+    }
+
+    #[test]
+    fn a_new_refresh_token_outlives_an_unusable_access_token() {
+        let long = "x".repeat(20_000);
+        for access in [
+            String::new(),
+            r#""access_token":"t","token_type":"mac","#.to_owned(),
+            r#""access_token":"eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln","#.to_owned(),
+            r#""access_token":"a b","#.to_owned(),
+            format!(r#""access_token":"{long}","#),
+        ] {
+            let error = read_200(&format!(r#"{{{access}"refresh_token":"newest"}}"#)).unwrap_err();
+            let rotated = error.rotated.as_ref().map(Secret::expose);
+            assert_eq!((rotated, error.ambiguous), (Some("newest"), false), "{error}");
+            assert!(!format!("{error:?} {error}").contains("newest"));
+        }
+        let refused = read_200(r#"{"error":"invalid_grant","refresh_token":"sent"}"#).unwrap_err();
+        assert!(refused.rotated.is_none());
+    }
+
+    #[test]
+    fn a_success_that_cannot_be_read_is_a_lost_answer() {
+        for (body, lost) in [("<html>", true), ("", true), (r#"{"access_tok"#, true), ("{}", false)]
+        {
+            assert_eq!(read_200(body).unwrap_err().ambiguous, lost, "{body}");
+        }
+    }
 
     #[test]
     fn retry_after_in_seconds_and_three_date_forms() {

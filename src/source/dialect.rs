@@ -249,7 +249,10 @@ impl DialectSource {
             }
             match self.send(exchange, &rendered, attempt).await {
                 Result::Ok(fetched) => return Result::Ok(fetched),
-                Err(Refusal { error, try_next: true }) => refused = Some(error),
+                // With a new refresh token at hand that one comes first, the next time.
+                Err(Refusal { error, try_next: true }) if error.rotated.is_none() => {
+                    refused = Some(error);
+                }
                 Err(Refusal { error, .. }) => return Err(error),
             }
         }
@@ -268,13 +271,19 @@ impl DialectSource {
         attempt: Attempt<'_>,
     ) -> Result<Fetched, Refusal> {
         let request = exchange::render(exchange, &self.dialect, rendered, &self.params)?;
-        let mut answer = self.endpoint.send(request).await.map_err(|mut error| {
+        let (ok, errors) = (&exchange.ok, &exchange.errors);
+        let result = match self.endpoint.send(request).await {
+            Result::Ok(mut answer) => {
+                answer.headers.remove(http::header::SET_COOKIE);
+                answer::read(&answer, ok, errors, attempt.now, self.default_lifetime)
+            }
+            Err(error) => Err(error.into()),
+        };
+        result.map_err(|mut refusal| {
             // Only a spent refresh token makes a lost answer matter.
-            error.ambiguous &= self.spends_refresh_token(exchange);
-            error
-        })?;
-        answer.headers.remove(http::header::SET_COOKIE);
-        answer::read(&answer, &exchange.ok, &exchange.errors, attempt.now, self.default_lifetime)
+            refusal.error.ambiguous &= self.spends_refresh_token(exchange);
+            refusal
+        })
     }
 
     fn rendered(&self, refresh_token: Option<&Secret>) -> Result<Rendered, FetchError> {

@@ -124,6 +124,26 @@ async fn inside_a_known_grace_window_it_is_sent_again_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refresh_token_that_came_with_an_unusable_answer_is_the_one_to_send() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("store.json");
+    let bootstrap = SecretRef::Value(Secret::new("first".to_owned()));
+    let rotated = Some(Secret::new("second".to_owned()));
+    let unusable = FetchError { rotated, ..FetchError::new(Class::Transient, Reason::Unusable) };
+    let bench = Bench::run(Setting {
+        answers: vec![Answer::Fails(unusable)],
+        traits: rotating(),
+        rotation: Rotation::new(Some(bootstrap), Some(Store::File(FileStore::new(path.clone())))),
+        ..Setting::default()
+    });
+    sleep(seconds(0.5)).await;
+    assert!(std::fs::read_to_string(path).unwrap().contains("\"second\""), "stored at once");
+    sleep(seconds(2.0)).await;
+    let sent: Vec<_> = bench.script().fetches.iter().map(|f| f.refresh_token.clone()).collect();
+    assert_eq!(sent, [Some("first".to_owned()), Some("second".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_refresh_token_than_the_lost_one_is_not_in_doubt() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("refresh-token");
