@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::credential::Scheme;
 use crate::dial::Address;
 use crate::schedule::RefreshPolicy;
-use crate::secret::{SecretError, SecretRef, read_file};
+use crate::secret::{SecretRef, read_bytes};
 use crate::source::dialect::Dialect;
 use crate::source::template::Values;
 use crate::tls::TlsSettings;
@@ -299,16 +299,9 @@ impl CredentialConfig {
 
 /// The content of a dialect file that a credential names.
 fn dialect_file(path: &Path) -> Result<Dialect, String> {
-    let io = |error: &SecretError| crate::telemetry::chain(error);
-    // read_file refuses line breaks, which a dialect has: only its checks on the file are wanted.
-    if let Err(
-        error @ (SecretError::Io { .. } | SecretError::NotAFile(_) | SecretError::TooLarge(_)),
-    ) = read_file(path)
-    {
-        return Err(io(&error));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    parse_dialect(&text).map_err(|problems| {
+    let bytes = read_bytes(path).map_err(|error| crate::telemetry::chain(&error))?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string())?;
+    parse_dialect(text).map_err(|problems| {
         let lines = lines(&problems).replace('\n', "\n  ");
         format!("{} in {}:{lines}", count(problems.len()), path.display())
     })

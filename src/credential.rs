@@ -55,7 +55,7 @@ struct Shared {
 /// A published token, rendered once for all requests that will carry it.
 struct Bearer {
     generation: u64,
-    obtained_at: Moment,
+    published_at: Moment,
     expires_at: Moment,
     /// `Bearer TOKEN`
     prefixed: HeaderValue,
@@ -72,8 +72,8 @@ impl Bearer {
         line.extend_from_slice(text.as_bytes());
         let line = Bytes::from_owner(Zeroizing::new(line));
         let bare = sensitive(line.slice(PREFIX.len()..));
-        let (obtained_at, expires_at) = (token.obtained_at(), token.expires_at());
-        Self { generation, obtained_at, expires_at, prefixed: sensitive(line), bare }
+        let (published_at, expires_at) = (Moment::now(), token.expires_at());
+        Self { generation, published_at, expires_at, prefixed: sensitive(line), bare }
     }
 
     fn value(&self, scheme: &Scheme) -> HeaderValue {
@@ -115,8 +115,10 @@ pub struct Held {
     pub value: HeaderValue,
     /// Which token it is; a 401 is reported with this.
     pub generation: u64,
-    /// When it was obtained.
-    pub obtained_at: Moment,
+    /// When it was put in force.
+    pub published_at: Moment,
+    /// From then on it is not sent.
+    pub expires_at: Moment,
 }
 
 /// What the writer is up to, for those who wait and for `/status`.
@@ -204,7 +206,8 @@ impl Credential {
         Some(Held {
             value: bearer.value(scheme),
             generation: bearer.generation,
-            obtained_at: bearer.obtained_at,
+            published_at: bearer.published_at,
+            expires_at: bearer.expires_at,
         })
     }
 

@@ -259,7 +259,9 @@ impl RouteMetrics {
     pub fn end(&self, code: u16, took: Duration) {
         self.in_flight.dec();
         self.duration.observe(took.as_secs_f64());
-        let index = usize::from(code.clamp(100, 599) - 100);
+        // Others exist (RFC 9110 §15), but an upstream must not choose labels.
+        let code = code.clamp(100, 599);
+        let index = usize::from(code - 100);
         let new = || self.requests.with_label_values(&[&self.name, &code.to_string()]);
         self.by_code[index].get_or_init(new).inc();
     }

@@ -137,11 +137,24 @@ pub enum SecretError {
     },
 }
 
-/// Reads a whole small regular file as text; never blocks on a FIFO.
+/// Reads a file as one line of text.
 ///
 /// # Errors
 /// As [`SecretRef::read`].
 pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
+    let bytes = read_bytes(path)?;
+    let place = path.display().to_string();
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => clean(text.to_owned(), &place),
+        Err(_) => Err(SecretError::Malformed { place, problem: "is not UTF-8 text" }),
+    }
+}
+
+/// Reads a whole small regular file; never blocks on a FIFO.
+///
+/// # Errors
+/// As [`SecretRef::read`].
+pub fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let io = |source| SecretError::Io { path: path.to_owned(), source };
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file: File =
@@ -154,11 +167,7 @@ pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
     if bytes.len() as u64 > MAX_SECRET_BYTES {
         return Err(SecretError::TooLarge(path.to_owned()));
     }
-    let place = path.display().to_string();
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => clean(text.to_owned(), &place),
-        Err(_) => Err(SecretError::Malformed { place, problem: "is not UTF-8 text" }),
-    }
+    Ok(bytes)
 }
 
 /// Trims what editors and `echo` add (a byte order mark, trailing newlines) and refuses the rest.

@@ -82,8 +82,9 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     let addresses: Vec<_> = listeners.iter().filter_map(Bound::address).collect();
     let mut wiring = Wiring::new(Arc::clone(&metrics), addresses);
     let mut refreshers = Refreshers::new(Arc::clone(&metrics));
+    let prepared = wiring.prepare(&config)?;
     let credentials = refreshers.apply(&config);
-    let routes = Arc::new(wiring.routes(&config, &credentials)?);
+    let routes = Arc::new(wiring.routes(&config, prepared, &credentials));
     let snapshot = Arc::new(Snapshot { credentials, routes: Arc::clone(&routes) });
     let (routes, routes_seen) = watch::channel(routes);
     let (snapshot, snapshot_seen) = watch::channel(snapshot);
@@ -181,14 +182,17 @@ struct Control {
 #[async_trait]
 impl Service for Control {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        // Nothing that a sudden end could lose is begun before signals are handled.
+        // Nothing that a sudden end could lose is begun before signals are handled; and whoever
+        // ends the refreshers finds them begun.
+        let mut refreshers = self.reload.refreshers.lock().await;
         self.handled.notified().await;
         let hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
             Err(error) => return error!(%error, "SIGHUP cannot be handled"),
         };
         self.announcement.make();
-        self.reload.refreshers.lock().await.spawn();
+        refreshers.spawn();
+        drop(refreshers);
         let Some((listener, snapshot)) = self.admin.take() else {
             return;
         };

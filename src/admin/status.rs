@@ -116,8 +116,12 @@ pub(super) fn without_first_token(snapshot: &Snapshot) -> Vec<&str> {
 
 /// Credentials that have no usable token at `now`.
 pub(super) fn without_usable_token(snapshot: &Snapshot, now: Moment) -> Vec<&str> {
+    // One that lapsed because nobody used it is as good: the next request wakes it, and no request
+    // comes to somebody who says that he is not ready.
     let usable = |credential: &&Credential| {
-        credential.outlook().expires_at.is_some_and(|at| !at.reached(now))
+        let outlook = credential.outlook();
+        let lapsed = matches!(outlook.activity, Activity::Scheduled(_));
+        outlook.expires_at.is_some_and(|at| lapsed || !at.reached(now))
     };
     snapshot.credentials.iter().filter(|c| !usable(c)).map(Credential::name).collect()
 }

@@ -119,10 +119,12 @@ where
             if *this.watched && !this.timer.is_elapsed() {
                 return Poll::Pending;
             }
+            // A task that has used its budget up is scheduled again, but a timer that it polls then
+            // does not take its waker.
+            *this.watched = tokio::task::coop::has_budget_remaining();
             if !*this.draining && this.drained.as_mut().poll(cx).is_ready() {
                 continue;
             }
-            *this.watched = true;
             ready!(this.timer.as_mut().poll(cx));
             *this.watched = false;
             match this.watchdog.judge(monotonic()) {
@@ -141,9 +143,9 @@ struct Noticing<I> {
 }
 
 impl<I> Noticing<I> {
-    fn notice<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(_)) = result {
-            self.watchdog.progress();
+            self.watchdog.written();
         }
         result
     }
@@ -156,7 +158,10 @@ impl<I: AsyncRead + Unpin> Read for Noticing<I> {
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.io).poll_read(cx, buffer);
-        self.notice(result)
+        if let Poll::Ready(Ok(())) = result {
+            self.watchdog.progress();
+        }
+        result
     }
 }
 
@@ -167,7 +172,7 @@ impl<I: AsyncWrite + Unpin> Write for Noticing<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.notice(result)
+        self.written(result)
     }
 
     fn poll_write_vectored(
@@ -176,7 +181,7 @@ impl<I: AsyncWrite + Unpin> Write for Noticing<I> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.notice(result)
+        self.written(result)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,32 +5,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::reject::{self, Reason};
 use super::relay::{Downstream, Record, Relay};
-use super::replay::{Handle, Outbound};
+use super::replay::Outbound;
 use super::route::{Route, Routes};
-use super::upstream::{Failed, Lease, Sent, UpstreamError};
+use super::upstream::{Lease, Sent, UpstreamError};
 use super::watchdog::Watchdog;
-use super::{challenge, hop, inject};
+use super::{hop, inject};
 use crate::clock::{Moment, monotonic};
 use crate::credential::Held;
 use crate::dial::DialError;
-use crate::metrics::ReplayOutcome;
 
-/// A token refused within this time of its refresh may be too new for the upstream (replication
-/// lag, `nbf`): it is tried once more after a short pause, and nobody refreshes.
-const SETTLING: Duration = Duration::from_secs(1);
+mod again;
+
+use again::Again;
+
 /// What has a bound of its own is abandoned by the watchdog only if that fails.
 const WATCHDOG_SLACK: Duration = Duration::from_secs(1);
-/// The short pause.
-const SETTLING_PAUSE: Duration = Duration::from_millis(200);
-
 /// A response head, and the connection that its body comes from.
 pub(super) type Answered = Result<(Response<Incoming>, Lease), Reason>;
 
@@ -48,24 +46,6 @@ pub(super) struct Exchange {
     keeps_own: bool,
     /// What a second sending needs; `None` if there can be none.
     again: Option<Again>,
-}
-
-/// A request as it was before injection.
-struct Again {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Handle,
-}
-
-impl Again {
-    fn request(self, body: Outbound) -> Request<Outbound> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
 }
 
 impl Exchange {
@@ -108,11 +88,28 @@ impl Exchange {
         let policy = config.client_authorization;
         self.keeps_own = inject::caller_keeps_own(&head.headers, &config.header, policy)?;
         let policy = route.policy(self.keeps_own);
-        hop::strip_request(&mut head.headers, &policy, &self.routes.via)?;
+        // RFC 9112 §2.3: the version is each hop's own; Via tells what was received.
+        let via = if head.version == Version::HTTP_10 {
+            &self.routes.via_http10
+        } else {
+            &self.routes.via
+        };
+        head.version = Version::HTTP_11;
+        hop::strip_request(&mut head.headers, &policy, via)?;
         head.headers.insert(HOST, route.authority.clone());
         head.uri = origin_form(head.uri)?;
         let limit = if self.keeps_own { 0 } else { config.replay.body_bytes };
         let body = Outbound::new(body, limit, &self.routes.budget, &config.header);
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // Said again, or hyper takes a GET or HEAD to have no body.
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        self.again = body.handle().map(|body| Again {
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            headers: head.headers.clone(),
+            body,
+        });
         Ok(Request::from_parts(head, body))
     }
 
@@ -125,17 +122,23 @@ impl Exchange {
         }
     }
 
-    /// Puts the token into the request, and keeps what the same request takes with another one.
+    /// Puts the token into the request.
     fn carry(&mut self, held: Held, request: &mut Request<Outbound>) {
-        self.again = request.body().handle().map(|body| Again {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-            body,
-        });
         let header = &self.route().config.header;
         inject::inject(request.headers_mut(), header, held.value.clone());
         self.held = Some(held);
+    }
+
+    /// Connecting takes its time: an expired token is not sent, not even then.
+    fn judge_again(&mut self, request: &mut Request<Outbound>) -> Result<(), Reason> {
+        let now = Moment::now();
+        if self.held.as_ref().is_none_or(|held| !held.expires_at.reached(now)) {
+            return Ok(());
+        }
+        let held = self.route().credential.bearer(now, &self.route().config.scheme);
+        let held = held.ok_or(Reason::TokenUnavailable(Duration::from_secs(1)))?;
+        self.carry(held, request);
+        Ok(())
     }
 
     /// A pooled connection, if the request can be sent now.
@@ -182,11 +185,12 @@ impl Exchange {
         held.map_err(|unavailable| Reason::TokenUnavailable(unavailable.retry_after))
     }
 
-    async fn send(&mut self, request: Request<Outbound>) -> Answered {
+    async fn send(&mut self, mut request: Request<Outbound>) -> Answered {
         let lease = match self.route().upstream.pooled(monotonic()) {
             Some(lease) => lease,
             None => self.connect().await?,
         };
+        self.judge_again(&mut request)?;
         self.await_answer(monotonic());
         let (lease, response) = lease.start(request);
         self.head(lease, response).await
@@ -206,100 +210,10 @@ impl Exchange {
         }
     }
 
-    /// The second and last try after a connection failed, on a new one.
-    async fn send_again(&mut self, failed: Failed) -> Answered {
-        let request = match failed.unsent {
-            Some(request) => request,
-            None if failed.stale => match self.bodiless_copy() {
-                Some(request) => request,
-                None => return Err(reason(&failed.error)),
-            },
-            None => return Err(reason(&failed.error)),
-        };
-        let lease = self.connect().await?;
-        self.await_answer(monotonic());
-        let (mut lease, response) = lease.start(request);
-        let answered = lease.head(response, self.record.watchdog()).await;
-        answered.map(|response| (response, lease)).map_err(|failed| reason(&failed.error))
-    }
-
-    /// The request once more, with its token, if sending it twice cannot do more than sending it
-    /// once.
-    fn bodiless_copy(&self) -> Option<Request<Outbound>> {
-        let (again, held) = (self.again.as_ref()?, self.held.as_ref()?);
-        if !again.method.is_idempotent() || !again.body.is_empty() {
-            return None;
-        }
-        let mut request = Request::new(Outbound::Empty);
-        *request.method_mut() = again.method.clone();
-        *request.uri_mut() = again.uri.clone();
-        *request.headers_mut() = again.headers.clone();
-        inject::inject(request.headers_mut(), &self.route().config.header, held.value.clone());
-        Some(request)
-    }
-
     /// The upstream refused our token.
     pub(super) fn is_refused(&self, response: &Response<Incoming>) -> bool {
         self.held.is_some()
             && self.route().config.replay.statuses.contains(&response.status().as_u16())
-    }
-
-    /// A newer token, and the same request once more. If that cannot be, the first answer is the
-    /// answer.
-    pub(super) async fn replay(&mut self, first: Response<Incoming>, lease: Lease) -> Answered {
-        let Some(held) = self.held.take() else { return Ok((first, lease)) };
-        if !challenge::invites_new_token(first.headers()) {
-            return Ok((first, lease));
-        }
-        let metrics = Arc::clone(&self.route().metrics);
-        let again = self.again.take();
-        let Some(again) = again.filter(|again| again.body.again().is_some()) else {
-            self.route().credential.nudge(held.generation);
-            let keeps_bodies = self.route().config.replay.body_bytes > 0;
-            metrics.replayed(if keeps_bodies {
-                ReplayOutcome::BodyTooLarge
-            } else {
-                ReplayOutcome::NotReplayable
-            });
-            return Ok((first, lease));
-        };
-        let Some(newer) = self.replacement(&held).await else {
-            metrics.replayed(ReplayOutcome::TokenUnavailable);
-            return Ok((first, lease));
-        };
-        let Some(body) = again.body.again() else {
-            metrics.replayed(ReplayOutcome::BodyTooLarge);
-            return Ok((first, lease));
-        };
-        Relay::drain(first.into_body(), lease);
-        let mut request = again.request(body);
-        inject::inject(request.headers_mut(), &self.route().config.header, newer.value);
-        let (response, lease) = self.send(request).await?;
-        let status = response.status().as_u16();
-        let refused_again = self.route().config.replay.statuses.contains(&status);
-        metrics.replayed(if refused_again {
-            ReplayOutcome::Unauthorized
-        } else {
-            ReplayOutcome::Succeeded
-        });
-        Ok((response, lease))
-    }
-
-    /// A token that may do better than the refused one; `None` if there is none in time.
-    async fn replacement(&self, refused: &Held) -> Option<Held> {
-        let route = self.route();
-        let started = Moment::now();
-        let deadline = started.mono + route.config.wait;
-        self.record.watchdog().request(deadline + WATCHDOG_SLACK, Duration::ZERO);
-        let scheme = &route.config.scheme;
-        let age = started.mono.saturating_duration_since(refused.obtained_at.mono);
-        if refused.generation > 1 && age < SETTLING {
-            tokio::time::sleep(SETTLING_PAUSE.min(route.config.wait)).await;
-            return route.credential.bearer(Moment::now(), scheme);
-        }
-        let held = route.credential.replacement(refused.generation, deadline, scheme).await;
-        route.credential_metrics.waited(monotonic() - started.mono);
-        held.ok()
     }
 
     pub(super) fn relay(
@@ -317,7 +231,8 @@ impl Exchange {
             return self.refuse(reason);
         }
         let idle = config.timeouts.idle;
-        self.record.watchdog().request(self.now.mono + idle, idle);
+        self.record.watchdog().request(monotonic() + idle, idle);
+        head.version = Version::HTTP_11;
         self.record.status(head.status.as_u16());
         let relay = Relay::new(body, lease, self.record);
         Response::from_parts(head, Downstream::Relayed(relay))

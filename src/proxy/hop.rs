@@ -54,18 +54,24 @@ pub fn strip_request(
 /// # Errors
 /// The response is not to be passed on.
 pub fn strip_response(headers: &mut HeaderMap, strip_cookies: bool) -> Result<(), Reason> {
+    check_framing(headers)?;
     let mut found = Found::default();
     headers.keys().for_each(|name| found.note_hop(name));
-    // RFC 9112 §6.1: two framings are an attempt to smuggle, or an upstream that is broken.
-    if found.other_hop_by_hop
-        && headers.contains_key(TRANSFER_ENCODING)
-        && headers.contains_key(CONTENT_LENGTH)
-    {
-        return Err(Reason::UpstreamProtocol);
-    }
     found.strip_hop(headers, None).map_err(|_| Reason::UpstreamProtocol)?;
     if strip_cookies {
         headers.remove(SET_COOKIE);
+    }
+    Ok(())
+}
+
+/// RFC 9112 §6.1: two framings in one response are an attempt to smuggle, or an upstream that is
+/// broken. Its connection must not be used again.
+///
+/// # Errors
+/// The response is not to be passed on.
+pub fn check_framing(headers: &HeaderMap) -> Result<(), Reason> {
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        return Err(Reason::UpstreamProtocol);
     }
     Ok(())
 }
@@ -124,6 +130,11 @@ impl Found {
         if plain && !self.other_hop_by_hop {
             headers.remove(CONNECTION);
         } else if self.connection || self.other_hop_by_hop {
+            // RFC 9112 §6.1: a coding beneath chunked would be lost with the field that names it.
+            let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+            if !codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+                return Err(Reason::BadRequest);
+            }
             strip_hop_by_hop(headers);
         }
         Ok(())

@@ -116,6 +116,10 @@ impl Body for Relay {
                 this.record.watchdog.progress();
                 if let Some(trailers) = frame.trailers_mut() {
                     hop::strip_trailers(trailers, None);
+                    // The end, although hyper does not say so until it is asked once more.
+                    if let Some(lease) = this.lease.take() {
+                        lease.give_back();
+                    }
                 }
                 this.release_if_done();
                 Poll::Ready(Some(Ok(frame)))

@@ -119,6 +119,15 @@ impl Handle {
         whole.then(|| Outbound::Kept { copy: Arc::clone(copy), position })
     }
 
+    /// True if all of it has left the caller, so that an earlier sending cannot take any of it.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.0.as_ref().is_none_or(|copy| {
+            let copy = lock(copy);
+            copy.ended || copy.body.is_end_stream()
+        })
+    }
+
     /// True if there is no body at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -189,7 +198,11 @@ impl Copy {
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                 }
             },
-            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            Some(Err(error)) => {
+                // What is kept is not the whole body and never will be.
+                self.forget();
+                Poll::Ready(Some(Err(error)))
+            }
             None => {
                 self.ended = true;
                 Poll::Ready(None)

@@ -72,6 +72,8 @@ pub struct Routes {
     pub hosts: Vec<String>,
     /// Our entry in `Via`.
     pub via: HeaderValue,
+    /// The same, for requests that came as HTTP/1.0.
+    pub via_http10: HeaderValue,
     /// What tells our entry from others'.
     pub pseudonym: String,
     /// Bounds.

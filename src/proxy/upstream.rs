@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -86,7 +87,7 @@ impl Upstream {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(UpstreamError::Protocol)?;
         let connection =
-            Box::new(Connection { sender, driver, ended: false, gate: Gate::new(), used_at: now });
+            Box::new(Connection { sender, driver: Some(driver), gate: Gate::new(), used_at: now });
         Ok(Lease { connection, slot: self.slot, pooled: false })
     }
 }
@@ -94,9 +95,8 @@ impl Upstream {
 /// Boxed wherever it is: it moves between pool, request and response.
 struct Connection {
     sender: http1::SendRequest<Outbound>,
-    driver: http1::Connection<TokioIo<Stream>, Outbound>,
-    /// The driver has finished and must not be polled again.
-    ended: bool,
+    /// Gone when it has ended: hyper tells a request that it had not begun with only then.
+    driver: Option<http1::Connection<TokioIo<Stream>, Outbound>>,
     gate: Gate,
     /// When its last use began: idle time is overestimated by that use, and a clock is not read.
     used_at: Instant,
@@ -126,7 +126,9 @@ impl Lease {
     #[must_use]
     pub fn start(mut self, request: Request<Outbound>) -> (Self, Pin<Box<impl Sent>>) {
         // Boxed: it has room for the request, and would stand several times in its caller's future.
-        let response = Box::pin(self.connection.sender.try_send_request(request));
+        // Unconstrained: with its budget used up a task would defer a waker that wakes nobody.
+        let response = self.connection.sender.try_send_request(request);
+        let response = Box::pin(tokio::task::coop::unconstrained(response));
         self.connection.gate.touch();
         (self, response)
     }
@@ -142,16 +144,11 @@ impl Lease {
     ) -> Result<Response<Incoming>, Box<Failed>> {
         let connection = &mut *self.connection;
         let result = poll_fn(|cx| {
-            let ended = connection.poll(cx.waker()) == Progress::Ended;
+            connection.poll(cx.waker());
             // The connection completes the response within that very poll, so the response needs
             // no waker of its own; with one, every response would cause a second, idle poll.
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Pending if watchdog.expired() => Poll::Ready(None),
-                // Its end completes the response too, with an error.
-                Poll::Pending if ended => {
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
-                }
                 other => other.map(Some),
             }
         })
@@ -161,7 +158,7 @@ impl Lease {
             Some(Err(mut failure)) => {
                 let unsent = failure.take_message();
                 let error = failure.into_error();
-                let stale = self.pooled && (error.is_incomplete_message() || error.is_closed());
+                let stale = self.pooled && is_gone(&error);
                 Err(Box::new(Failed { error: UpstreamError::Protocol(error), unsent, stale }))
             }
             None => {
@@ -192,10 +189,20 @@ impl Lease {
     }
 }
 
+/// The peer had closed the connection, in one of the ways that this shows.
+fn is_gone(error: &hyper::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    let kind = cause.map(io::Error::kind);
+    let reset =
+        [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].map(Some).contains(&kind);
+    reset || error.is_incomplete_message() || error.is_closed()
+}
+
 /// What polling a connection came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing had woken it, or it had ended before.
+    /// Nothing had woken it, or it has ended before.
     None,
     /// It did what it could.
     Some,
@@ -206,18 +213,20 @@ pub enum Progress {
 impl Connection {
     /// Lets it do what it can, if something woke it since the last time; wakes `task` for more.
     fn poll(&mut self, task: &Waker) -> Progress {
-        if self.ended {
+        let (Some(driver), Some(mut cx)) = (&mut self.driver, self.gate.enter(task)) else {
             return Progress::None;
+        };
+        if Pin::new(driver).poll(&mut cx).is_pending() {
+            return Progress::Some;
         }
-        let Some(mut cx) = self.gate.enter(task) else { return Progress::None };
-        self.ended = Pin::new(&mut self.driver).poll(&mut cx).is_ready();
-        if self.ended { Progress::Ended } else { Progress::Some }
+        self.driver = None;
+        Progress::Ended
     }
 
     /// It can take a request: by itself after a response was read, or after one more poll. While
     /// it is idle nobody polls it, but the gate knows whether the upstream has closed it.
     fn is_idle(&mut self) -> bool {
-        if !self.ended && self.sender.is_ready() && !self.gate.is_woken() {
+        if self.driver.is_some() && self.sender.is_ready() && !self.gate.is_woken() {
             return true;
         }
         self.gate.touch();

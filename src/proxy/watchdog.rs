@@ -67,9 +67,17 @@ impl Watchdog {
         self.arm(now + self.idle, Duration::ZERO);
     }
 
-    /// Something was read or written.
+    /// Something was read: it extends a request, or begins the head of one.
     pub fn progress(&self) {
         self.progressed.store(true, Relaxed);
+    }
+
+    /// Something was written. The last of a response may be written when its request is over; that
+    /// begins nothing.
+    pub fn written(&self) {
+        if self.busy.load(Relaxed) {
+            self.progressed.store(true, Relaxed);
+        }
     }
 
     /// True if the first bytes of a request head have come since [`Self::rest`] and
@@ -97,8 +105,9 @@ impl Watchdog {
         self.origin + Duration::from_millis(self.deadline.load(Relaxed))
     }
 
-    /// Judges a timer that fired at `now`. A request that was told has as long again as its last
-    /// extension, but at least a second, to end.
+    /// Judges a timer that fired at `now`. Progress is worth its extension from the moment that it
+    /// is looked at, so that silence ends a request after one to two of them. A request that was
+    /// told has a second to end.
     pub fn judge(&self, now: Instant) -> Verdict {
         let extension = Duration::from_millis(self.extension.load(Relaxed));
         if !extension.is_zero() && self.progressed.swap(false, Relaxed) {
@@ -167,6 +176,7 @@ mod tests {
             assert_eq!(dog.deadline(), now + 10 * SECOND, "later bytes do not extend it");
             dog.request(now + SECOND, SECOND);
             dog.rest(now + SECOND);
+            dog.written();
             assert_eq!(dog.deadline(), now + 61 * SECOND);
         }
         assert_eq!(dog.judge(start + 999 * SECOND), Verdict::Abandoned);

@@ -14,7 +14,7 @@ use crate::clock::Moment;
 use crate::config::{Config, CredentialConfig, SourceConfig};
 use crate::credential::{Credential, publish};
 use crate::metrics::Metrics;
-use crate::refresher::Refresher;
+use crate::refresher::{Ending, Refresher};
 use crate::source::Source;
 use crate::source::dialect::DialectSource;
 use crate::source::endpoint::Endpoint;
@@ -64,15 +64,32 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct Running {
     config: CredentialConfig,
     credential: Credential,
-    stop: watch::Sender<Option<Moment>>,
-    /// Closed when the refresher has ended.
-    ended: oneshot::Receiver<()>,
+    stop: watch::Sender<Option<Ending>>,
+    /// Comes when the refresher has ended: the refresh token as it left it.
+    ended: oneshot::Receiver<Rotation>,
 }
 
 impl Running {
-    async fn stop(self, deadline: Moment) {
-        self.stop.send_replace(Some(deadline));
+    async fn stop(self, ending: Ending, deadline: Moment) {
+        self.stop.send_replace(Some(ending));
         let _ = timeout_at(deadline.mono, self.ended).await;
+    }
+
+    /// Ends it in favour of `successor` and waits until it has: two owners of one refresh token
+    /// would spend it twice. What it waits for has bounds of its own: an answer of the identity
+    /// provider, then the store.
+    async fn give_way(self, successor: &CredentialConfig, rotation: &mut Rotation) {
+        let same = self.config.refresh_token == successor.refresh_token
+            && self.config.store == successor.store;
+        let ending = if same {
+            Ending::Succeeded
+        } else {
+            Ending::Removed(Moment::now().plus(REPLACE_GRACE))
+        };
+        self.stop.send_replace(Some(ending));
+        if let (Ok(former), true) = (self.ended.await, same) {
+            rotation.inherit(former);
+        }
     }
 }
 
@@ -104,25 +121,27 @@ impl Refreshers {
         }
         let deadline = Moment::now().plus(REPLACE_GRACE);
         for removed in former.into_values() {
-            self.pending.push(Box::pin(removed.stop(deadline)));
+            self.pending.push(Box::pin(removed.stop(Ending::Removed(deadline), deadline)));
         }
         let in_order = config.credentials.iter().filter_map(|c| self.running.get(&c.name));
         in_order.map(|running| running.credential.clone()).collect()
     }
 
     fn prepare(&mut self, config: &CredentialConfig, replaced: Option<Running>) -> Running {
-        let (refresher, credential) = refresher(config, &self.metrics);
+        let (mut refresher, credential) = refresher(config, &self.metrics);
         let (stop, stopped) = watch::channel(None);
         let (end, ended) = oneshot::channel();
+        let config = config.clone();
+        let successor = config.clone();
         self.pending.push(Box::pin(async move {
             if let Some(replaced) = replaced {
-                // Two owners of one refresh token would spend it twice.
-                replaced.stop(Moment::now().plus(REPLACE_GRACE)).await;
+                replaced.give_way(&successor, &mut refresher.rotation).await;
             }
-            refresher.run(stopped).await;
-            drop(end);
+            let rotation = refresher.run(stopped).await;
+            // Nobody may be waiting for it: then its store is released here.
+            drop(end.send(rotation));
         }));
-        Running { config: config.clone(), credential, stop, ended }
+        Running { config, credential, stop, ended }
     }
 
     /// Sets everything prepared going, on the runtime that this is called on.
@@ -143,10 +162,10 @@ impl Refreshers {
     /// Ends all of them; each may take until `deadline` for what must not be lost.
     pub(super) async fn stop(&mut self, deadline: Moment) {
         for running in self.running.values() {
-            running.stop.send_replace(Some(deadline));
+            running.stop.send_replace(Some(Ending::Process(deadline)));
         }
         for (_, running) in self.running.drain() {
-            running.stop(deadline).await;
+            running.stop(Ending::Process(deadline), deadline).await;
         }
     }
 }

@@ -13,7 +13,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::secret::Fingerprint;
+use crate::secret::{Fingerprint, read_bytes};
 
 /// How often is looked without any event.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -89,7 +89,6 @@ impl Files {
 }
 
 fn fingerprint(path: &Path) -> Option<Fingerprint> {
-    // A FIFO would block; whatever is no regular file is reported when it is used.
-    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    std::fs::read(path).ok().map(|content| Fingerprint::of(&content))
+    // What cannot be read is reported when it is used.
+    read_bytes(path).ok().map(|content| Fingerprint::of(&content))
 }

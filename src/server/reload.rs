@@ -78,11 +78,11 @@ impl Reload {
                 return Err(ServerError::NeedsRestart(key));
             }
         }
-        Wiring::check(&config)?;
+        let prepared = self.wiring.prepare(&config)?;
         let mut refreshers = self.refreshers.lock().await;
         let credentials = refreshers.apply(&config);
         refreshers.spawn();
-        let routes = Arc::new(self.wiring.routes(&config, &credentials)?);
+        let routes = Arc::new(self.wiring.routes(&config, prepared, &credentials));
         self.routes.send_replace(Arc::clone(&routes));
         self.snapshot.send_replace(Arc::new(Snapshot { credentials, routes }));
         for warning in &config.warnings {

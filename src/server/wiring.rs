@@ -58,38 +58,42 @@ impl Wiring {
         Self { metrics, addresses, pseudonym, upstreams, route_metrics }
     }
 
-    /// Whether the routes of `config` can be wired, before anything is touched.
+    /// What of `config`'s routes can fail, before anything is touched: one entry a route.
     ///
     /// # Errors
-    /// As [`Wiring::routes`].
-    pub(super) fn check(config: &Config) -> Result<(), WiringError> {
-        config.routes.iter().try_for_each(|route| peer(route).map(drop))
-    }
-
-    /// The routes of `config`.
-    ///
-    /// # Errors
-    /// [`WiringError`]; what was wired before is unchanged.
-    pub(super) fn routes(
-        &mut self,
-        config: &Config,
-        credentials: &[Credential],
-    ) -> Result<Routes, WiringError> {
-        let mut upstreams = HashMap::new();
-        let mut routes = Vec::new();
+    /// [`WiringError`].
+    pub(super) fn prepare(&self, config: &Config) -> Result<Vec<Prepared>, WiringError> {
+        let mut prepared: Vec<Prepared> = Vec::new();
         for route in &config.routes {
             let key = key(&route.upstream, route.timeouts.connect);
-            let upstream = match self.upstreams.get(&key).or_else(|| upstreams.get(&key)) {
+            let here = prepared.iter().find(|earlier| earlier.key == key);
+            let upstream = match self.upstreams.get(&key).or(here.map(|here| &here.upstream)) {
                 Some(upstream) => Arc::clone(upstream),
                 None => Arc::new(Upstream::new(peer(route)?, route.timeouts.connect)),
             };
-            upstreams.insert(key, Arc::clone(&upstream));
+            let authority = HeaderValue::from_str(&route.upstream.authority)
+                .map_err(|_| WiringError::Name(route.name.clone()))?;
+            prepared.push(Prepared { key, upstream, authority });
+        }
+        Ok(prepared)
+    }
+
+    /// The routes of `config`, from what was prepared for it.
+    pub(super) fn routes(
+        &mut self,
+        config: &Config,
+        prepared: Vec<Prepared>,
+        credentials: &[Credential],
+    ) -> Routes {
+        self.upstreams.clear();
+        let mut routes = Vec::new();
+        for (route, Prepared { key, upstream, authority }) in config.routes.iter().zip(prepared) {
+            self.upstreams.insert(key, Arc::clone(&upstream));
             let credential = credentials.iter().find(|c| c.name() == route.credential);
+            // The configuration was checked to name credentials that it has.
             let Some(credential) = credential else {
                 continue;
             };
-            let authority = HeaderValue::from_str(&route.upstream.authority)
-                .map_err(|_| WiringError::Name(route.name.clone()))?;
             let metrics = self.route_metrics.entry(route.name.clone());
             let metrics = metrics.or_insert_with(|| self.metrics.route(&route.name));
             routes.push(Arc::new(Route {
@@ -101,21 +105,31 @@ impl Wiring {
                 credential_metrics: self.metrics.credential(&route.credential),
             }));
         }
-        self.upstreams = upstreams;
         let mut hosts = own_hosts(&self.addresses);
         hosts.extend(config.server.allowed_hosts.iter().cloned());
-        let via = HeaderValue::from_str(&format!("1.1 {}", self.pseudonym))
-            .map_err(|_| WiringError::Name(self.pseudonym.clone()))?;
-        Ok(Routes {
+        Routes {
             routes,
             hosts,
-            via,
+            via: self.via("1.1"),
+            via_http10: self.via("1.0"),
             pseudonym: self.pseudonym.clone(),
             limits: config.server.limits,
             budget: Arc::new(Budget::new(config.server.limits.replay_bytes)),
             refused: Reason::WORDS.map(|word| self.metrics.refused(word)),
-        })
+        }
     }
+
+    fn via(&self, version: &str) -> HeaderValue {
+        HeaderValue::from_str(&format!("{version} {}", self.pseudonym))
+            .unwrap_or(HeaderValue::from_static("1.1 bearerd"))
+    }
+}
+
+/// One route's upstream, reachable as far as can be told without connecting.
+pub(super) struct Prepared {
+    key: UpstreamKey,
+    upstream: Arc<Upstream>,
+    authority: HeaderValue,
 }
 
 fn key(upstream: &UpstreamConfig, connect: Duration) -> UpstreamKey {
