@@ -111,7 +111,7 @@ async fn a_caller_that_leaves_in_the_middle_leaves_nothing_behind() {
     assert_eq!(daemon.get("/").await.status, 200);
 }
 
-fn unauthorized() -> Reply {
+pub fn unauthorized() -> Reply {
     Reply::status(401).header("WWW-Authenticate", "Bearer error=\"invalid_token\"")
 }
 

@@ -17,6 +17,7 @@
 )]
 
 mod admission;
+mod again;
 mod answers;
 mod bodies;
 mod bursts;
