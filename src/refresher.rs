@@ -57,8 +57,20 @@ impl Trigger {
     }
 }
 
-/// True once the process is to end, and until when a refresh under way may take.
-pub type Stop = watch::Receiver<Option<Moment>>;
+/// How a refresher is to end.
+#[derive(Clone, Copy, Debug)]
+pub enum Ending {
+    /// The process ends: what must not be lost may take until then, and the token is revoked if
+    /// that was asked for.
+    Process(Moment),
+    /// The credential is no longer configured, or differently: the same, but nothing is revoked.
+    Removed(Moment),
+    /// A successor takes the [`Rotation`] over as it is.
+    Succeeded,
+}
+
+/// Holds an [`Ending`] from when the refresher is to end.
+pub type Stop = watch::Receiver<Option<Ending>>;
 
 /// The writer of one credential.
 pub struct Refresher<S> {
@@ -82,11 +94,11 @@ pub struct Refresher<S> {
 
 impl<S: TokenSource> Refresher<S> {
     /// Runs until `stop`. A refresh that may rotate is finished first, and a store that lags behind
-    /// is written, both within the grace that `stop` carries.
-    pub async fn run(mut self, mut stop: Stop) {
+    /// is written, both within the grace that `stop` carries. Returns what a successor needs.
+    pub async fn run(mut self, mut stop: Stop) -> Rotation {
         let mut memory = self.start();
         if !self.open_store(&mut stop).await {
-            return;
+            return self.rotation;
         }
         self.restore(&mut memory);
         loop {
@@ -98,6 +110,7 @@ impl<S: TokenSource> Refresher<S> {
             }
         }
         self.finish(&memory, &stop).await;
+        self.rotation
     }
 
     /// One attempt outside the loop, as `check --fetch` makes it: the outcome, and the token that

@@ -110,13 +110,24 @@ impl Rotation {
         Self { bootstrap, store, record: None, unsynced: false }
     }
 
-    /// Takes the store over and reads it. Without a store there is nothing to do.
+    /// Goes on with what the owner before this one held, which has the same bootstrap and store.
+    pub fn inherit(&mut self, former: Self) {
+        *self = former;
+        if self.store.is_none() {
+            // The access token that came with the last rotation, which may be long ago.
+            self.forget_access_token();
+        }
+    }
+
+    /// Takes the store over and reads it. Without a store there is nothing to do, and what is not
+    /// yet in the store is newer than what it holds.
     ///
     /// # Errors
     /// [`StoreError`]: until it succeeds no refresh token may be sent.
     pub fn open(&mut self) -> Result<(), StoreError> {
-        if let Some(store) = &mut self.store {
-            self.record = store.open()?;
+        match &mut self.store {
+            Some(store) if !self.unsynced => self.record = store.open()?,
+            _ => {}
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tokio::time::{sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
 use super::memory::Memory;
-use super::{Refresher, Stop};
+use super::{Ending, Refresher, Stop};
 use crate::clock::Moment;
 use crate::credential::{Activity, LastOutcome};
 use crate::source::TokenSource;
@@ -62,9 +62,15 @@ impl<S: TokenSource> Refresher<S> {
 
     /// Holds the exit for a store that lags behind and for a revocation, within the grace.
     pub(super) async fn finish(&mut self, memory: &Memory, stop: &Stop) {
-        let until = stop.borrow().unwrap_or_else(Moment::now).mono;
+        let ending = *stop.borrow();
+        let (until, revoke) = match ending {
+            Some(Ending::Process(until)) => (until.mono, self.revoke_on_shutdown),
+            Some(Ending::Removed(until)) => (until.mono, false),
+            Some(Ending::Succeeded) => return,
+            None => (Moment::now().mono, false),
+        };
         let until = until.checked_sub(LAST_LINE).unwrap_or(until);
-        if let (true, Some(token)) = (self.revoke_on_shutdown, &memory.token) {
+        if let (true, Some(token)) = (revoke, &memory.token) {
             // Revoked or in doubt: the next process must not go on with it.
             self.rotation.forget_access_token();
             match timeout_at(until, self.source.revoke(token)).await {

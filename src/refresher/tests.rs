@@ -121,8 +121,8 @@ impl TokenSource for Scripted {
 struct Bench {
     script: Arc<Mutex<Script>>,
     credential: Credential,
-    stop: watch::Sender<Option<Moment>>,
-    task: JoinHandle<()>,
+    stop: watch::Sender<Option<Ending>>,
+    task: JoinHandle<Rotation>,
     began: Instant,
 }
 

@@ -8,8 +8,8 @@ fn rotating() -> Traits {
     Traits { rotating: true, ..Traits::default() }
 }
 
-fn soon() -> Moment {
-    Moment::now().plus(seconds(30.0))
+fn soon() -> Ending {
+    Ending::Process(Moment::now().plus(seconds(30.0)))
 }
 
 fn first(text: &str) -> Rotation {
@@ -61,16 +61,20 @@ async fn a_rotating_fetch_is_finished_at_shutdown() {
 
 #[tokio::test(start_paused = true)]
 async fn the_token_is_revoked_at_the_end_only_if_asked_for_and_held() {
-    for (wanted, answer, revoked) in [
-        (true, Answer::Token(seconds(100.0)), 1),
-        (false, Answer::Token(seconds(100.0)), 0),
-        (true, refusal(), 0),
+    let token = || Answer::Token(seconds(100.0));
+    let reload = Ending::Removed(Moment::now().plus(seconds(30.0)));
+    for (wanted, answer, ending, revoked) in [
+        (true, token(), soon(), 1),
+        (false, token(), soon(), 0),
+        (true, refusal(), soon(), 0),
+        (true, token(), reload, 0),
+        (true, token(), Ending::Succeeded, 0),
     ] {
         let answers = vec![answer];
         let setting = Setting { answers, revoke_on_shutdown: wanted, ..Setting::default() };
         let bench = Bench::run(setting);
         sleep(SECOND).await;
-        bench.stop.send_replace(Some(soon()));
+        bench.stop.send_replace(Some(ending));
         let script = Arc::clone(&bench.script);
         bench.task.await.unwrap();
         assert_eq!(script.lock().unwrap().revoked, revoked);
