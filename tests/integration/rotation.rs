@@ -1,6 +1,7 @@
 //! A rotating refresh token at a provider that revokes the whole family when a spent one comes
 //! back (RFC 9700 §4.14.2): many refreshes, restarts, and who owns the store.
 
+mod handed_on;
 mod trouble;
 
 use std::collections::HashSet;
