@@ -238,26 +238,87 @@ impl Rotation {
 
     /// Another refresh token was configured than the one that the chain began with.
     fn replaced_by_operator(&self) -> bool {
-        let began_with = self.record.as_ref().and_then(|record| record.bootstrap_sha256.as_ref());
-        match (began_with, self.bootstrap_fingerprint()) {
-            (Some(began_with), Some(configured)) => *began_with != configured,
-            (None, Some(_)) => self.record.is_none(),
-            (_, None) => false,
+        match (&self.record, self.bootstrap_fingerprint()) {
+            // A chain that began with another way in has `None` here.
+            (Some(record), Some(configured)) => record.bootstrap_sha256 != Some(configured),
+            _ => false,
         }
     }
 
     /// What the chain that `sent` belongs to began with: `sent` itself unless it was a successor.
+    /// Even if another way in was taken after it was refused: it is not to be sent again.
     fn began_with(&self, sent: Option<&Secret>) -> Option<String> {
+        let sent_sha256 = sent.map(|sent| sent.fingerprint().to_hex());
         match &self.record {
-            Some(record) if sent.is_none_or(|sent| sent.expose() == *record.refresh_token) => {
+            Some(record)
+                if sent.is_none_or(|sent| sent.expose() == *record.refresh_token)
+                    && sent_sha256 != self.bootstrap_fingerprint() =>
+            {
                 record.bootstrap_sha256.clone()
             }
-            _ => sent.map(|sent| sent.fingerprint().to_hex()),
+            _ => sent_sha256,
         }
     }
 
     fn bootstrap_fingerprint(&self) -> Option<String> {
         let secret = self.bootstrap.as_ref()?.read().ok()?;
         Some(secret.fingerprint().to_hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    fn fetched(refresh_token: Option<&str>) -> Fetched {
+        let life = Duration::from_secs(100);
+        let token = AccessToken::new(secret("t"), Moment::now(), life).unwrap();
+        Fetched { token, refresh_token: refresh_token.map(secret) }
+    }
+
+    fn configured(text: Option<&str>, record: Option<&Record>) -> Rotation {
+        let bootstrap = text.map(|text| SecretRef::Value(secret(text)));
+        Rotation { record: record.cloned(), ..Rotation::new(bootstrap, None) }
+    }
+
+    fn current(rotation: &Rotation) -> Option<String> {
+        rotation.current().unwrap().map(|secret| secret.expose().to_owned())
+    }
+
+    /// What a chain leaves behind that began with a password.
+    fn after_login() -> Record {
+        let mut rotation = configured(None, None);
+        rotation.take(None, &fetched(Some("login-1"))).unwrap();
+        rotation.take(Some(&secret("login-1")), &fetched(Some("login-2"))).unwrap();
+        rotation.record.unwrap()
+    }
+
+    #[test]
+    fn a_refresh_token_configured_after_a_login_is_taken_up_once() {
+        for put_in_place in ["operator", "login-2"] {
+            let mut rotation = configured(Some(put_in_place), Some(&after_login()));
+            assert_eq!(current(&rotation).as_deref(), Some(put_in_place));
+            assert!(rotation.restored(Moment::now()).is_none());
+            rotation.take(Some(&secret(put_in_place)), &fetched(Some("next"))).unwrap();
+            assert_eq!(current(&rotation).as_deref(), Some("next"));
+            let restarted = configured(Some(put_in_place), rotation.record.as_ref());
+            assert_eq!(current(&restarted).as_deref(), Some("next"), "{put_in_place}");
+        }
+        let unchanged = configured(None, Some(&after_login()));
+        assert_eq!(current(&unchanged).as_deref(), Some("login-2"));
+    }
+
+    #[test]
+    fn a_dead_configured_refresh_token_is_not_sent_again_after_a_login_instead_of_it() {
+        for record in [None, Some(after_login())] {
+            let mut rotation = configured(Some("dead"), record.as_ref());
+            rotation.take(Some(&secret("dead")), &fetched(Some("by-login"))).unwrap();
+            let restarted = configured(Some("dead"), rotation.record.as_ref());
+            assert_eq!(current(&restarted).as_deref(), Some("by-login"));
+        }
     }
 }
