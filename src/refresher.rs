@@ -145,7 +145,7 @@ impl<S: TokenSource> Refresher<S> {
             used_at: now,
             storm: Storm::default(),
             sent: None,
-            in_doubt: false,
+            doubt: None,
             sync_at: now,
         }
     }
@@ -266,9 +266,11 @@ impl<S: TokenSource> Refresher<S> {
         };
         let sent = refresh_token.as_ref().map(Secret::fingerprint);
         // Another one than before was put in place by somebody: nothing is in doubt about it.
-        memory.in_doubt &= std::mem::replace(&mut memory.sent, sent) == sent;
-        let attempt =
-            Attempt { now, refresh_token: refresh_token.as_ref(), in_doubt: memory.in_doubt };
+        if std::mem::replace(&mut memory.sent, sent) != sent {
+            memory.doubt = None;
+        }
+        let in_doubt = memory.in_doubt(now);
+        let attempt = Attempt { now, refresh_token: refresh_token.as_ref(), in_doubt };
         let result = tokio::select! {
             biased;
             result = self.source.fetch(attempt) => result,
@@ -283,7 +285,7 @@ impl<S: TokenSource> Refresher<S> {
             }
             Err(error) => {
                 if let Some(newest) = &error.rotated {
-                    memory.in_doubt = false;
+                    memory.doubt = None;
                     let written = self.rotation.replace(refresh_token.as_ref(), newest);
                     self.report_store(memory, &written);
                 }
@@ -302,7 +304,7 @@ impl<S: TokenSource> Refresher<S> {
         took: Duration,
     ) {
         memory.failures = 0;
-        memory.in_doubt = false;
+        memory.doubt = None;
         let written = self.rotation.take(sent, &fetched);
         self.report_store(memory, &written);
         let rotated = fetched.refresh_token.is_some();

@@ -28,12 +28,30 @@ pub(super) struct Memory {
     pub(super) storm: Storm,
     /// Digest of the refresh token that the last attempt was made with.
     pub(super) sent: Option<Fingerprint>,
-    /// The answer to it was lost.
-    pub(super) in_doubt: bool,
+    /// Answers to it were lost.
+    pub(super) doubt: Option<Doubt>,
     pub(super) sync_at: Moment,
 }
 
+/// A refresh token that may be spent.
+pub(super) struct Doubt {
+    /// When the attempt was made whose answer was lost first.
+    since: Moment,
+    /// How many were lost.
+    lost: u32,
+}
+
 impl Memory {
+    /// Whether the refresh token may be spent for an attempt at `now`: not for the one that a known
+    /// grace window allows.
+    pub(super) fn in_doubt(&self, now: Moment) -> bool {
+        self.doubt.as_ref().is_some_and(|doubt| doubt.lost > 1 || !self.in_grace(doubt.since, now))
+    }
+
+    fn in_grace(&self, since: Moment, now: Moment) -> bool {
+        self.traits.rotation_grace.is_some_and(|grace| now.mono < since.mono + grace)
+    }
+
     /// What to do after an attempt failed at `now`.
     pub(super) fn after_failure(
         &mut self,
@@ -55,13 +73,14 @@ impl Memory {
     }
 
     /// The refresh token may be spent, and sending a spent one revokes its whole family (RFC 9700
-    /// §4.14.2). Inside a known grace window: again, soon. Else the held token is used up first;
+    /// §4.14.2). Inside a known grace window: once more, soon. Else the held token is used up first;
     /// then another way in, or the same refresh token once more; after that a person is needed.
     fn after_lost_answer(&mut self, now: Moment, backoff: Moment, pause: Moment) -> Activity {
-        let again = std::mem::replace(&mut self.in_doubt, true);
-        let grace = self.traits.rotation_grace.zip(self.attempted_at);
-        let in_grace = grace.is_some_and(|(grace, since)| backoff.mono < since.mono + grace);
-        if in_grace || (again && self.traits.fallback) {
+        let attempted_at = self.attempted_at.unwrap_or(now);
+        let again = self.in_doubt(attempted_at);
+        let doubt = self.doubt.get_or_insert(Doubt { since: attempted_at, lost: 0 });
+        doubt.lost += 1;
+        if !self.in_doubt(backoff) || (again && self.traits.fallback) {
             return Activity::BackingOff(backoff);
         }
         if again {

@@ -128,6 +128,44 @@ async fn inside_a_known_grace_window_it_is_sent_again_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn inside_a_grace_window_it_is_sent_again_once_and_then_it_is_in_doubt() {
+    for (fallback, doubts) in
+        [(false, vec![false, false, false, true]), (true, vec![false, false, false, true, true])]
+    {
+        let grace = Some(seconds(30.0));
+        let mut answers = vec![Answer::Token(seconds(100.0)), lost(), lost(), lost()];
+        answers.extend(fallback.then(|| Answer::Token(seconds(1000.0))));
+        let bench = Bench::run(Setting {
+            answers,
+            traits: Traits { rotation_grace: grace, fallback, ..rotating() },
+            rotation: first("first"),
+            ..Setting::default()
+        });
+        sleep(seconds(90.0)).await;
+        assert_eq!(bench.fetches(), 3, "{:?}", bench.times());
+        sleep(seconds(60.0)).await;
+        let fetches = bench.script().fetches.clone();
+        assert_eq!(fetches.iter().map(|f| f.in_doubt).collect::<Vec<_>>(), doubts);
+        assert!(bench.times()[3] > 94.0, "nearly spent first: {:?}", bench.times());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_window_that_passed_unused_leaves_it_in_doubt() {
+    let mut late = FetchError::new(Class::Transient, Reason::Network);
+    late.retry_after = Some(seconds(40.0));
+    let bench = Bench::run(Setting {
+        answers: vec![lost(), Answer::Fails(late)],
+        traits: Traits { rotation_grace: Some(seconds(30.0)), ..rotating() },
+        rotation: first("first"),
+        ..Setting::default()
+    });
+    sleep(seconds(60.0)).await;
+    let fetches = bench.script().fetches.clone();
+    assert_eq!(fetches.iter().map(|f| f.in_doubt).collect::<Vec<_>>(), [false, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_token_that_came_with_an_unusable_answer_is_the_one_to_send() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("store.json");
