@@ -171,7 +171,8 @@ impl<S: TokenSource> Refresher<S> {
                 return Some(trigger);
             }
             let storm = memory.storm.clears_at().filter(|_| self.refused_now());
-            let next = [memory.activity.next_attempt(), storm].into_iter().flatten();
+            let sync = self.rotation.unsynced().then_some(memory.sync_at);
+            let next = [memory.activity.next_attempt(), storm, sync].into_iter().flatten();
             // What was reached without being a reason to fetch is none soon.
             let next = next.filter(|at| !at.reached(now)).map(|at| at.remaining(now)).min();
             // At least a millisecond: a wall clock that jitters around `next` must not spin.

@@ -166,6 +166,28 @@ async fn a_grace_window_that_passed_unused_leaves_it_in_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_lags_behind_is_tried_every_two_seconds() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("state/store.json");
+    std::fs::create_dir(home.path().join("state")).unwrap();
+    let bootstrap = SecretRef::Value(Secret::new("first".to_owned()));
+    let bench = Bench::run(Setting {
+        answers: vec![Answer::Rotated(seconds(3600.0), "second")],
+        takes: SECOND,
+        traits: rotating(),
+        rotation: Rotation::new(Some(bootstrap), Some(Store::File(FileStore::new(path.clone())))),
+        ..Setting::default()
+    });
+    sleep(SECOND / 2).await;
+    std::fs::rename(home.path().join("state"), home.path().join("away")).unwrap();
+    sleep(SECOND).await;
+    std::fs::rename(home.path().join("away"), home.path().join("state")).unwrap();
+    assert!(!path.exists());
+    sleep(SECOND * 2).await;
+    assert!(path.exists(), "{:?}", bench.began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_token_that_came_with_an_unusable_answer_is_the_one_to_send() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("store.json");
