@@ -21,10 +21,12 @@ use crate::telemetry::chain;
 use crate::token::AccessToken;
 
 mod memory;
+mod once;
 mod storing;
 mod storm;
 
 use memory::Memory;
+pub use once::OnceError;
 use storm::Storm;
 
 /// The longest sleep: what can change without waking the loop (files, the wall clock) is looked at
@@ -111,24 +113,6 @@ impl<S: TokenSource> Refresher<S> {
         }
         self.finish(&memory, &stop).await;
         self.rotation
-    }
-
-    /// One attempt outside the loop, as `check --fetch` makes it: the outcome, and the token that
-    /// it brought.
-    ///
-    /// # Errors
-    /// As the source classifies them; a store that cannot be opened or written is one too.
-    pub async fn once(mut self) -> Result<AccessToken, FetchError> {
-        let store_error = |error| {
-            FetchError::new(Class::Transient, crate::source::Reason::Input).caused_by(error)
-        };
-        self.rotation.open().map_err(store_error)?;
-        let refresh_token = self.rotation.current()?;
-        let now = Moment::now();
-        let refresh_token = refresh_token.as_ref();
-        let fetched = self.source.fetch(Attempt { now, refresh_token, in_doubt: false }).await?;
-        self.rotation.take(refresh_token, &fetched).map_err(store_error)?;
-        Ok(fetched.token)
     }
 
     fn start(&self) -> Memory {

@@ -4,6 +4,7 @@
 //! still meanwhile, which by design must not matter.
 
 mod endings;
+mod once;
 mod pace;
 mod refusals;
 
@@ -151,34 +152,40 @@ impl Default for Setting {
     }
 }
 
+/// A refresher that does not run yet, what its source answers, and the readers' end.
+fn build(setting: Setting) -> (Refresher<Scripted>, Arc<Mutex<Script>>, Credential) {
+    let script = Arc::new(Mutex::new(Script {
+        answers: setting.answers.into(),
+        always: Box::new(setting.always),
+        takes: setting.takes,
+        traits: setting.traits,
+        fetches: Vec::new(),
+        inputs: 0,
+        looks: 0,
+        revoked: 0,
+    }));
+    let (publisher, credential) = publish("c");
+    let refresher = Refresher {
+        name: "c".to_owned(),
+        source: Scripted(Arc::clone(&script)),
+        rotation: setting.rotation,
+        publisher,
+        policy: RefreshPolicy {
+            min_interval: SECOND,
+            default_lifetime: seconds(300.0),
+            idle_after: setting.idle_after,
+        },
+        revoke_on_shutdown: setting.revoke_on_shutdown,
+        metrics: Metrics::new().unwrap().credential("c"),
+        entropy: || 0.5,
+    };
+    (refresher, script, credential)
+}
+
 impl Bench {
     #[allow(clippy::disallowed_methods)] // a test is a composition root of its own
     fn run(setting: Setting) -> Self {
-        let script = Arc::new(Mutex::new(Script {
-            answers: setting.answers.into(),
-            always: Box::new(setting.always),
-            takes: setting.takes,
-            traits: setting.traits,
-            fetches: Vec::new(),
-            inputs: 0,
-            looks: 0,
-            revoked: 0,
-        }));
-        let (publisher, credential) = publish("c");
-        let refresher = Refresher {
-            name: "c".to_owned(),
-            source: Scripted(Arc::clone(&script)),
-            rotation: setting.rotation,
-            publisher,
-            policy: RefreshPolicy {
-                min_interval: SECOND,
-                default_lifetime: seconds(300.0),
-                idle_after: setting.idle_after,
-            },
-            revoke_on_shutdown: setting.revoke_on_shutdown,
-            metrics: Metrics::new().unwrap().credential("c"),
-            entropy: || 0.5,
-        };
+        let (refresher, script, credential) = build(setting);
         let (stop, stopped) = watch::channel(None);
         let began = Moment::now().mono;
         Self { script, credential, stop, task: tokio::spawn(refresher.run(stopped)), began }

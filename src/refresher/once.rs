@@ -1,0 +1,80 @@
+//! One attempt outside the loop, as `check --fetch` makes it.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::sleep;
+
+use super::Refresher;
+use crate::clock::Moment;
+use crate::source::{Attempt, FetchError, TokenSource};
+use crate::store::StoreError;
+use crate::token::AccessToken;
+
+/// How long a store that could not be written is tried again.
+const SYNC_FOR: Duration = Duration::from_secs(3);
+/// How often.
+const SYNC_EVERY: Duration = Duration::from_millis(250);
+
+/// Why one attempt brought no token, or lost more than it brought.
+#[derive(Debug, Error)]
+pub enum OnceError {
+    /// Sending it would leave the credential without a refresh token.
+    #[error("not fetched: its refresh token rotates and there is no store to keep the next one")]
+    NowhereToKeep,
+    /// The one that was sent is spent, and its successor ends with this process.
+    #[error("the newest refresh token is lost, sign in again: it could not be stored")]
+    Lost(#[source] StoreError),
+    /// Nothing was sent, or nothing was replaced.
+    #[error("token store not available")]
+    Store(#[source] StoreError),
+    /// As the source classifies it.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+}
+
+impl<S: TokenSource> Refresher<S> {
+    /// Makes one attempt: the token that it brought. A refresh token whose successor could not be
+    /// kept is not sent.
+    ///
+    /// # Errors
+    /// [`OnceError`]
+    pub async fn once(mut self) -> Result<AccessToken, OnceError> {
+        self.rotation.open().map_err(OnceError::Store)?;
+        let mut refresh_token = self.rotation.current().map_err(FetchError::from)?;
+        let traits = self.source.traits();
+        let spared = traits.rotating && refresh_token.is_some() && !self.rotation.is_stored();
+        if spared && !traits.fallback {
+            return Err(OnceError::NowhereToKeep);
+        }
+        if spared {
+            refresh_token = None;
+        }
+        let sent = refresh_token.as_ref();
+        let attempt = Attempt { now: Moment::now(), refresh_token: sent, in_doubt: spared };
+        let result = self.source.fetch(attempt).await;
+        let (written, rotated) = match &result {
+            Ok(fetched) => (self.rotation.take(sent, fetched), fetched.refresh_token.is_some()),
+            Err(FetchError { rotated: Some(newest), .. }) => {
+                (self.rotation.replace(sent, newest), true)
+            }
+            Err(_) => (Ok(()), false),
+        };
+        if written.is_err() {
+            let written = self.sync_for(SYNC_FOR).await;
+            written.map_err(if rotated { OnceError::Lost } else { OnceError::Store })?;
+        }
+        Ok(result?.token)
+    }
+
+    async fn sync_for(&mut self, time: Duration) -> Result<(), StoreError> {
+        let end = Moment::now().plus(time);
+        loop {
+            sleep(SYNC_EVERY).await;
+            let written = self.rotation.sync();
+            if written.is_ok() || end.reached(Moment::now()) {
+                return written;
+            }
+        }
+    }
+}
