@@ -82,9 +82,9 @@ pub fn read(
     };
     let (true, Some(document)) = (accepted, &document) else {
         let mut refusal = unusable("the answer is not in the form that its dialect names");
-        // Granted, and what was granted is lost: as if no answer had come.
+        // A torn grant is a lost one: as if no answer had come. A page in its place grants nothing.
         let success = accepted || (200..=299).contains(&answer.status);
-        refusal.error.ambiguous = success && document.is_none();
+        refusal.error.ambiguous = success && document.is_none() && begins_as_json(&answer.body);
         return Err(refusal);
     };
     let value = document.text(&ok.access_token);
@@ -173,6 +173,11 @@ fn classify(error: &str) -> (&'static str, Class, Reason) {
         "access_denied" => ("access_denied", Terminal, Reason::BadGrant),
         _ => ("(not a known word)", Terminal, Reason::BadRequest),
     }
+}
+
+fn begins_as_json(body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    body.trim_ascii_start().starts_with(b"{")
 }
 
 fn document(answer: &Answer, kind: BodyKind) -> Option<Document> {
@@ -267,8 +272,9 @@ mod tests {
     }
 
     #[test]
-    fn a_success_that_cannot_be_read_is_a_lost_answer() {
-        for (body, lost) in [("<html>", true), ("", true), (r#"{"access_tok"#, true), ("{}", false)]
+    fn a_torn_grant_is_a_lost_answer_and_a_page_is_none() {
+        for (body, lost) in
+            [("<html>", false), ("", false), (r#"{"access_tok"#, true), ("{}", false)]
         {
             assert_eq!(read_200(body).unwrap_err().ambiguous, lost, "{body}");
         }
