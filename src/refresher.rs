@@ -15,7 +15,7 @@ use crate::credential::{Activity, LastOutcome, Publisher};
 use crate::metrics::CredentialMetrics;
 use crate::schedule::{self, RefreshPolicy};
 use crate::secret::Secret;
-use crate::source::{Attempt, Class, FetchError, Fetched, TokenSource};
+use crate::source::{Attempt, FetchError, Fetched, TokenSource};
 use crate::store::Rotation;
 use crate::telemetry::chain;
 use crate::token::AccessToken;

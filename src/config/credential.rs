@@ -255,26 +255,18 @@ fn example(key: &Key) -> String {
 
 /// Whether some exchange has everything that it needs; a store may supply the refresh token.
 fn can_obtain(dialect: &Dialect, values: &Values, stored: bool) -> bool {
-    dialect.obtain.iter().any(|exchange| {
-        let chosen = exchange.when.iter().all(|(key, wanted)| chosen(values, key, wanted));
-        let rotating = |key: &str| dialect.keys.iter().any(|k| k.rotating && k.name == key);
-        let has = |key: &String| values.contains_key(key) || (stored && rotating(key));
-        chosen && exchange.needs.iter().all(has)
-    })
+    let rotating = |key: &str| dialect.keys.iter().any(|k| k.rotating && k.name == key);
+    let supplied = |key: &str| (stored && rotating(key)).then_some("");
+    let value = |key: &str| values.get(key).and_then(Value::said).or_else(|| supplied(key));
+    dialect.obtain.iter().any(|exchange| exchange.applies(value))
 }
 
 /// What would have to be written, for each way in that the credential's choices leave open.
 fn wanted(dialect: &Dialect, values: &Values) -> String {
-    let open = dialect
-        .obtain
-        .iter()
-        .filter(|exchange| exchange.when.iter().all(|(key, wanted)| chosen(values, key, wanted)));
+    let value = |key: &str| values.get(key).and_then(Value::said);
+    let open = dialect.obtain.iter().filter(|exchange| exchange.chosen(value));
     let ways: Vec<String> = open.map(|exchange| exchange.needs.join(" and ")).collect();
     ways.join(", or ")
-}
-
-fn chosen(values: &Values, key: &str, wanted: &str) -> bool {
-    matches!(values.get(key), Some(Value::Text(text)) if text == wanted)
 }
 
 fn revocation(item: &Item<'_>, dialect: &Dialect, values: &Values) -> Option<bool> {

@@ -18,7 +18,7 @@ use super::*;
 use crate::credential::{Credential, Held, Scheme, Unavailable, publish};
 use crate::metrics::Metrics;
 use crate::secret::Fingerprint;
-use crate::source::{Reason, Traits};
+use crate::source::{Class, Reason, Traits};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -240,7 +240,7 @@ impl DialectSource {
     async fn obtain(&self, attempt: Attempt<'_>) -> Result<Fetched, FetchError> {
         let rendered = self.rendered(attempt.refresh_token)?;
         let ways: Vec<&Exchange> =
-            self.dialect.obtain.iter().filter(|e| Self::applies(e, &rendered)).collect();
+            self.dialect.obtain.iter().filter(|e| e.applies(|key| rendered.get(key))).collect();
         let another = ways.iter().any(|exchange| !self.spends_refresh_token(exchange));
         let mut refused = None;
         for exchange in ways {
@@ -271,12 +271,9 @@ impl DialectSource {
         attempt: Attempt<'_>,
     ) -> Result<Fetched, Refusal> {
         let request = exchange::render(exchange, &self.dialect, rendered, &self.params)?;
-        let (ok, errors) = (&exchange.ok, &exchange.errors);
+        let (ok, errors, lifetime) = (&exchange.ok, &exchange.errors, self.default_lifetime);
         let result = match self.endpoint.send(request).await {
-            Result::Ok(mut answer) => {
-                answer.headers.remove(http::header::SET_COOKIE);
-                answer::read(&answer, ok, errors, attempt.now, self.default_lifetime)
-            }
+            Result::Ok(answer) => answer::read(&answer, ok, errors, attempt.now, lifetime),
             Err(error) => Err(error.into()),
         };
         result.map_err(|mut refusal| {
@@ -295,11 +292,6 @@ impl DialectSource {
         Result::Ok(rendered)
     }
 
-    fn applies(exchange: &Exchange, rendered: &Rendered) -> bool {
-        exchange.when.iter().all(|(key, value)| rendered.get(key) == Some(value))
-            && exchange.needs.iter().all(|key| rendered.get(key).is_some())
-    }
-
     fn rotating_key(&self) -> Option<&Key> {
         self.dialect.keys.iter().find(|key| key.rotating)
     }
@@ -310,6 +302,16 @@ impl DialectSource {
 }
 
 impl Exchange {
+    /// Whether the credential's choices leave this way open; `value` is what it says for a key.
+    pub fn chosen<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.when.iter().all(|(key, wanted)| value(key) == Some(wanted))
+    }
+
+    /// Whether it is open and has everything that it needs.
+    pub fn applies<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.chosen(&value) && self.needs.iter().all(|key| value(key).is_some())
+    }
+
     /// Whether anything that is sent holds the placeholder `key`.
     #[must_use]
     pub fn mentions(&self, key: &str) -> bool {
@@ -350,7 +352,7 @@ impl TokenSource for DialectSource {
             return Result::Ok(());
         };
         let mut rendered = self.rendered(None)?;
-        if !Self::applies(exchange, &rendered) {
+        if !exchange.applies(|key| rendered.get(key)) {
             let mut error = FetchError::new(Class::Terminal, Reason::Input);
             error.hint = Some(format!("write {}", exchange.needs.join(" and ")));
             return Err(error);
@@ -376,18 +378,13 @@ impl TokenSource for DialectSource {
     fn traits(&self) -> Traits {
         let spends = |exchange: &&Exchange| self.spends_refresh_token(exchange);
         let configured = |key: &&Key| self.values.contains_key(&key.name);
-        let has = |key: &String| {
-            self.values.contains_key(key)
-                || self.rotating_key().is_some_and(|rotating| rotating.name == *key)
+        // A store may supply the refresh token.
+        let value = |key: &str| match self.rotating_key() {
+            Some(rotating) if rotating.name == key => Some(""),
+            _ => self.values.get(key).and_then(Value::said),
         };
-        let chosen = |(key, wanted): &(String, String)| match self.values.get(key) {
-            Some(Value::Text(text)) => text == wanted,
-            _ => false,
-        };
-        let open = |exchange: &&Exchange| {
-            exchange.when.iter().all(chosen) && exchange.needs.iter().all(has)
-        };
-        let uses: Vec<&Exchange> = self.dialect.obtain.iter().filter(open).collect();
+        let open = self.dialect.obtain.iter().filter(|exchange| exchange.applies(value));
+        let uses: Vec<&Exchange> = open.collect();
         let rotating = uses.iter().any(|e| spends(e) && e.ok.refresh_token.is_some());
         Traits {
             watched: false,
@@ -395,6 +392,36 @@ impl TokenSource for DialectSource {
             one_time: self.dialect.keys.iter().filter(configured).any(|key| key.one_time),
             fallback: rotating && uses.iter().any(|exchange| !spends(exchange)),
             rotation_grace: self.dialect.rotation_grace,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::oauth2::{self, ClientAuthentication, Grant};
+    use super::*;
+    use crate::secret::SecretRef;
+    use crate::tls::TlsSettings;
+
+    #[test]
+    fn what_is_known_beforehand_and_what_is_rendered_choose_the_same_way() {
+        let mut dialect = oauth2::dialect("", Grant::RefreshToken, ClientAuthentication::None);
+        dialect.obtain[0].when = vec![("flag".to_owned(), "true".to_owned())];
+        for (flag, open) in [
+            (Value::Bool(true), true),
+            (Value::Bool(false), false),
+            (Value::Text("true".to_owned()), true),
+            (Value::Text(String::new()), false),
+        ] {
+            let secret = Value::Secret(SecretRef::Value(Secret::new("first".to_owned())));
+            let said = [("flag".to_owned(), flag), ("refresh_token".to_owned(), secret)];
+            let values = Values::from(said);
+            let rendered = Rendered::read(&values, |_| false).unwrap();
+            assert_eq!(dialect.obtain[0].applies(|key| rendered.get(key)), open);
+            let endpoint = Endpoint::new(TlsSettings::default());
+            let dialect = Arc::new(dialect.clone());
+            let source = DialectSource::new(dialect, values, Vec::new(), endpoint, Duration::ZERO);
+            assert_eq!(source.traits().rotating, open);
         }
     }
 }

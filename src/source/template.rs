@@ -113,6 +113,20 @@ pub enum Value {
     Bool(bool),
 }
 
+impl Value {
+    /// What is known of it before an attempt, `None` if it will be left out; empty for a secret.
+    #[must_use]
+    pub fn said(&self) -> Option<&str> {
+        match self {
+            Self::Host(text) | Self::Text(text) => Some(text.as_str()).filter(|t| !t.is_empty()),
+            // An empty path is one: `base_path = ""`.
+            Self::Path(text) => Some(text),
+            Self::Secret(_) => Some(""),
+            Self::Bool(said) => said.then_some("true"),
+        }
+    }
+}
+
 /// A credential's values by key.
 pub type Values = BTreeMap<String, Value>;
 
@@ -128,15 +142,10 @@ impl Rendered {
     pub fn read(values: &Values, but: impl Fn(&str) -> bool) -> Result<Self, SecretError> {
         let mut rendered = Self::default();
         for (key, value) in values.iter().filter(|(key, _)| !but(key)) {
-            match value {
-                Value::Host(text) | Value::Text(text) => rendered.set(key, text),
-                // An empty path is one: `base_path = ""`.
-                Value::Path(text) => {
-                    rendered.0.insert(key.clone(), Zeroizing::new(text.clone()));
-                }
-                Value::Secret(secret) => rendered.set(key, secret.read()?.expose()),
-                Value::Bool(true) => rendered.set(key, "true"),
-                Value::Bool(false) => {}
+            if let Value::Secret(secret) = value {
+                rendered.set(key, secret.read()?.expose());
+            } else if let Some(text) = value.said() {
+                rendered.0.insert(key.clone(), Zeroizing::new(text.to_owned()));
             }
         }
         Ok(rendered)

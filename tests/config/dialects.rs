@@ -197,6 +197,18 @@ fn the_dialect_that_these_tests_break_is_valid() {
     home.load(&credential()).expect("valid");
 }
 
+#[test]
+fn a_way_in_may_depend_on_a_bool() {
+    let home = Home::new();
+    let flag = "[keys]\nfast = { kind = \"bool\" }\n";
+    let when = "[exchange.fetch]\nwhen = { fast = \"true\" }\n";
+    let dialect = DIALECT.replace("[keys]\n", flag).replace("[exchange.fetch]\n", when);
+    home.write("acme.toml", &dialect);
+    home.load(&credential().replace("host = ", "fast = true\nhost = ")).expect("valid");
+    let told = home.told(&credential().replace("host = ", "fast = false\nhost = "));
+    assert!(told.contains("has no way to obtain a token"), "{told}");
+}
+
 pub(crate) const DIALECT: &str = r#"format = 1
 name = "acme"
 flow = { obtain = ["fetch"] }
