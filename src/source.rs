@@ -202,7 +202,7 @@ pub struct FetchError {
     /// The request went out and no whole answer came back: a rotating refresh token may be spent.
     pub ambiguous: bool,
     /// A new refresh token that came with an unusable answer: it replaces the one sent all the same.
-    pub rotated: Option<Secret>,
+    pub rotated: Option<Box<Secret>>,
     /// The cause, when it lies on our side.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,

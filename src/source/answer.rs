@@ -59,7 +59,7 @@ pub fn read(
     let accepted = ok.status.iter().any(|status| status.matches(answer.status));
     let granted = accepted && text("/error").is_none();
     let refresh_token = ok.refresh_token.as_deref().filter(|_| granted).and_then(text);
-    let refresh_token = refresh_token.map(|text| Secret::new(text.to_owned()));
+    let refresh_token = refresh_token.map(|text| Box::new(Secret::new(text.to_owned())));
     let finish = |mut error: FetchError| {
         error.status = Some(answer.status);
         error.retry_after = retry_after;
@@ -102,7 +102,7 @@ pub fn read(
     }
     let token = access_token(Secret::new(value.to_owned()), now, lifetime)
         .map_err(|error| Refusal::from(finish(error)))?;
-    Ok(Fetched { token, refresh_token })
+    Ok(Fetched { token, refresh_token: refresh_token.map(|boxed| *boxed) })
 }
 
 /// Reads the answer to a revocation, of which only the status counts (RFC 7009 §2.2).
@@ -249,7 +249,7 @@ mod tests {
         let ok = OkRules { refresh_token: Some("/refresh_token".to_owned()), ..standard_ok() };
         let body = Zeroizing::new(body.as_bytes().to_vec());
         let answer = Answer { status: 200, headers: HeaderMap::new(), body };
-        read(&answer, &ok, &[], Moment::now(), Duration::from_secs(300)).map_err(|r| r.error)
+        read(&answer, &ok, &[], Moment::now(), Duration::from_mins(5)).map_err(|r| r.error)
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
             format!(r#""access_token":"{long}","#),
         ] {
             let error = read_200(&format!(r#"{{{access}"refresh_token":"newest"}}"#)).unwrap_err();
-            let rotated = error.rotated.as_ref().map(Secret::expose);
+            let rotated = error.rotated.as_ref().map(|secret| secret.expose());
             assert_eq!((rotated, error.ambiguous), (Some("newest"), false), "{error}");
             assert!(!format!("{error:?} {error}").contains("newest"));
         }

@@ -192,7 +192,7 @@ async fn a_refresh_token_that_came_with_an_unusable_answer_is_the_one_to_send() 
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("store.json");
     let bootstrap = SecretRef::Value(Secret::new("first".to_owned()));
-    let rotated = Some(Secret::new("second".to_owned()));
+    let rotated = Some(Box::new(Secret::new("second".to_owned())));
     let unusable = FetchError { rotated, ..FetchError::new(Class::Transient, Reason::Unusable) };
     let bench = Bench::run(Setting {
         answers: vec![Answer::Fails(unusable)],
