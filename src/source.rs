@@ -80,6 +80,8 @@ pub struct Traits {
     pub fallback: bool,
     /// How long the identity provider accepts a refresh token that it has already replaced.
     pub rotation_grace: Option<Duration>,
+    /// Answers usually do replace the refresh token.
+    pub rotation_expected: bool,
 }
 
 /// The sources that a configuration can name.

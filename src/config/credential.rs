@@ -92,7 +92,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
         item.wrong(format!("has no way to obtain a token; write {}", wanted(&speaks, &values)));
         return None;
     }
-    if refresh_token.is_some() && store.is_none() && provider != "servicemax-max" {
+    if refresh_token.is_some() && store.is_none() && speaks.rotates {
         warnings.push(format!(
             "credentials.{name}: without a store a refresh token that the identity provider replaces \
              is lost at a restart; write store = \"file:/var/lib/bearerd/{name}.json\""

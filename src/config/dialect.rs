@@ -29,6 +29,7 @@ pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
         variants
     });
     let grace = number(&root, "rotation_grace_seconds", 0, 0..=86_400);
+    let rotates = root.take("rotates").map_or(Some(true), |item| item.bool());
     let defaults = root.take("defaults").map_or(Some(Defaults::default()), |i| Defaults::read(&i));
     let exchanges = root
         .require("exchange", "at least one [exchange.NAME] table")
@@ -45,6 +46,7 @@ pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
         revoke,
         variants: variants?,
         rotation_grace: Some(Duration::from_secs(grace?)).filter(|grace| !grace.is_zero()),
+        rotates: rotates?,
     })
 }
 

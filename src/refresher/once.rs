@@ -43,7 +43,8 @@ impl<S: TokenSource> Refresher<S> {
         self.rotation.open().map_err(OnceError::Store)?;
         let mut refresh_token = self.rotation.current().map_err(FetchError::from)?;
         let traits = self.source.traits();
-        let spared = traits.rotating && refresh_token.is_some() && !self.rotation.is_stored();
+        let spared =
+            traits.rotation_expected && refresh_token.is_some() && !self.rotation.is_stored();
         if spared && !traits.fallback {
             return Err(OnceError::NowhereToKeep);
         }

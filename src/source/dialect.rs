@@ -32,6 +32,8 @@ pub struct Dialect {
     pub variants: Vec<String>,
     /// How long a replaced refresh token is still accepted.
     pub rotation_grace: Option<Duration>,
+    /// Refresh tokens are replaced, or may be for all that is documented.
+    pub rotates: bool,
 }
 
 /// One key of a credential.
@@ -376,22 +378,22 @@ impl TokenSource for DialectSource {
     }
 
     fn traits(&self) -> Traits {
-        let spends = |exchange: &&Exchange| self.spends_refresh_token(exchange);
+        let spends = |exchange: &Exchange| self.spends_refresh_token(exchange);
         let configured = |key: &&Key| self.values.contains_key(&key.name);
         // A store may supply the refresh token.
         let value = |key: &str| match self.rotating_key() {
             Some(rotating) if rotating.name == key => Some(""),
             _ => self.values.get(key).and_then(Value::said),
         };
-        let open = self.dialect.obtain.iter().filter(|exchange| exchange.applies(value));
-        let uses: Vec<&Exchange> = open.collect();
+        let uses: Vec<_> = self.dialect.obtain.iter().filter(|e| e.applies(value)).collect();
         let rotating = uses.iter().any(|e| spends(e) && e.ok.refresh_token.is_some());
         Traits {
             watched: false,
             rotating,
             one_time: self.dialect.keys.iter().filter(configured).any(|key| key.one_time),
-            fallback: rotating && uses.iter().any(|exchange| !spends(exchange)),
+            fallback: rotating && uses.iter().any(|e| !spends(e)),
             rotation_grace: self.dialect.rotation_grace,
+            rotation_expected: rotating && self.dialect.rotates,
         }
     }
 }

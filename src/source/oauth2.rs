@@ -69,6 +69,7 @@ pub fn dialect(token_url: &str, grant: Grant, authentication: ClientAuthenticati
         revoke: None,
         variants: vec!["authorization: Bearer".to_owned()],
         rotation_grace: None,
+        rotates: true,
     }
 }
 

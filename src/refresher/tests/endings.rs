@@ -5,7 +5,7 @@ use crate::secret::SecretRef;
 use crate::store::{Store, file::FileStore};
 
 fn rotating() -> Traits {
-    Traits { rotating: true, ..Traits::default() }
+    Traits { rotating: true, rotation_expected: true, ..Traits::default() }
 }
 
 fn soon() -> Ending {

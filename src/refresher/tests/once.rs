@@ -15,7 +15,7 @@ fn setting(traits: Traits, rotation: Rotation) -> Setting {
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_token_whose_successor_could_not_be_kept_is_not_sent() {
-    let rotating = Traits { rotating: true, ..Traits::default() };
+    let rotating = Traits { rotating: true, rotation_expected: true, ..Traits::default() };
     let (refresher, script, _credential) = build(setting(rotating.clone(), first(None)));
     let told = refresher.once().await.unwrap_err().to_string();
     assert!(told.starts_with("not fetched: ") && told.contains("no store"), "{told}");
@@ -47,7 +47,7 @@ async fn a_store_that_fails_is_tried_again_and_the_loss_is_told() {
         std::fs::create_dir(&state).unwrap();
         let path = state.join("store.json");
         let rotation = first(Some(Store::File(FileStore::new(path.clone()))));
-        let traits = Traits { rotating: true, ..Traits::default() };
+        let traits = Traits { rotating: true, rotation_expected: true, ..Traits::default() };
         let setting = Setting { takes: SECOND, ..setting(traits, rotation) };
         let (refresher, _script, _credential) = build(setting);
         let trouble = async {
