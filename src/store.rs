@@ -119,6 +119,14 @@ impl Rotation {
         }
     }
 
+    /// Goes on with the refresh token of the owner before this one, which has the same bootstrap but
+    /// kept it elsewhere, or nowhere.
+    pub fn adopt(&mut self, former: Self) {
+        let Some(record) = former.record else { return };
+        self.record = Some(Record { access_token: None, ..record });
+        self.unsynced = self.store.is_some();
+    }
+
     /// Takes the store over and reads it. Without a store there is nothing to do, and what is not
     /// yet in the store is newer than what it holds.
     ///
@@ -127,7 +135,13 @@ impl Rotation {
     pub fn open(&mut self) -> Result<(), StoreError> {
         match &mut self.store {
             Some(store) if !self.unsynced => self.record = store.open()?,
-            _ => {}
+            // Only to own it; what it holds, or that it cannot be read, does not matter.
+            Some(store) => {
+                if let Err(held @ StoreError::Held { .. }) = store.open() {
+                    return Err(held);
+                }
+            }
+            None => {}
         }
         Ok(())
     }

@@ -121,10 +121,11 @@ where
             }
             // A task that has used its budget up is scheduled again, but a timer that it polls then
             // does not take its waker.
-            *this.watched = tokio::task::coop::has_budget_remaining();
+            let watched = tokio::task::coop::has_budget_remaining();
             if !*this.draining && this.drained.as_mut().poll(cx).is_ready() {
                 continue;
             }
+            *this.watched = watched;
             ready!(this.timer.as_mut().poll(cx));
             *this.watched = false;
             match this.watchdog.judge(monotonic()) {

@@ -196,7 +196,9 @@ fn strip_nominated(headers: &mut HeaderMap, kept: Option<&HeaderName>) -> Result
         return Err(Reason::BadRequest);
     }
     for name in nominated {
-        if !matches!(name, HOST | CONTENT_LENGTH | COOKIE | TE) && Some(&name) != kept {
+        if !matches!(name, HOST | CONTENT_LENGTH | TRANSFER_ENCODING | COOKIE | TE)
+            && Some(&name) != kept
+        {
             headers.remove(name);
         }
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
@@ -75,7 +75,7 @@ impl Upstream {
     pub fn pooled(&self, now: Instant) -> Option<Lease> {
         let mut connection = take(self.slot, now)?;
         connection.used_at = now;
-        Some(Lease { connection, slot: self.slot, pooled: true })
+        Some(Lease { connection, slot: self.slot, pooled: true, reusable: true })
     }
 
     /// A new connection.
@@ -88,7 +88,7 @@ impl Upstream {
         let (sender, driver) = handshake.map_err(UpstreamError::Protocol)?;
         let connection =
             Box::new(Connection { sender, driver: Some(driver), gate: Gate::new(), used_at: now });
-        Ok(Lease { connection, slot: self.slot, pooled: false })
+        Ok(Lease { connection, slot: self.slot, pooled: false, reusable: true })
     }
 }
 
@@ -108,6 +108,7 @@ pub struct Lease {
     connection: Box<Connection>,
     slot: usize,
     pooled: bool,
+    reusable: bool,
 }
 
 /// The response that hyper will make of a request that was started.
@@ -154,7 +155,11 @@ impl Lease {
         })
         .await;
         match result {
-            Some(Ok(response)) => Ok(response),
+            Some(Ok(response)) => {
+                // hyper would speak HTTP/1.0 to this peer from now on, without chunks.
+                self.reusable = response.version() >= Version::HTTP_11;
+                Ok(response)
+            }
             Some(Err(mut failure)) => {
                 let unsent = failure.take_message();
                 let error = failure.into_error();
@@ -182,7 +187,7 @@ impl Lease {
     /// Puts the connection back once its response has been read to the end; one that cannot take
     /// another request right now is closed.
     pub fn give_back(mut self) {
-        if self.connection.is_idle() {
+        if self.reusable && self.connection.is_idle() {
             self.connection.gate.leave();
             put(self.slot, self.connection);
         }

@@ -16,9 +16,10 @@ use crate::credential::{Credential, publish};
 use crate::metrics::Metrics;
 use crate::refresher::{Ending, Refresher};
 use crate::source::Source;
-use crate::source::dialect::DialectSource;
+use crate::source::dialect::{Dialect, DialectSource};
 use crate::source::endpoint::Endpoint;
 use crate::source::file::FileSource;
+use crate::source::template::Template;
 use crate::store::{Rotation, Store, file::FileStore};
 
 /// How long a credential that a reload replaces may take to finish its refresh.
@@ -79,17 +80,39 @@ impl Running {
     /// would spend it twice. What it waits for has bounds of its own: an answer of the identity
     /// provider, then the store.
     async fn give_way(self, successor: &CredentialConfig, rotation: &mut Rotation) {
-        let same = self.config.refresh_token == successor.refresh_token
-            && self.config.store == successor.store;
-        let ending = if same {
+        let same_grant = self.config.refresh_token == successor.refresh_token
+            && same_account(&self.config.source, &successor.source);
+        let same_place = same_grant && self.config.store == successor.store;
+        let ending = if same_place {
             Ending::Succeeded
         } else {
             Ending::Removed(Moment::now().plus(REPLACE_GRACE))
         };
         self.stop.send_replace(Some(ending));
-        if let (Ok(former), true) = (self.ended.await, same) {
-            rotation.inherit(former);
+        match self.ended.await {
+            Ok(former) if same_place => rotation.inherit(former),
+            Ok(former) if same_grant => rotation.adopt(former),
+            _ => {}
         }
+    }
+}
+
+/// A refresh token belongs to an account at an identity provider, and goes to no other.
+fn same_account(one: &SourceConfig, other: &SourceConfig) -> bool {
+    const NAMES: [&str; 3] = ["host", "client_id", "username"];
+    match (one, other) {
+        (
+            SourceConfig::Dialect { dialect: a, values: x, .. },
+            SourceConfig::Dialect { dialect: b, values: y, .. },
+        ) => {
+            let urls = |dialect: &Dialect| -> Vec<Template> {
+                dialect.obtain.iter().map(|exchange| exchange.url.clone()).collect()
+            };
+            a.name == b.name
+                && urls(a) == urls(b)
+                && NAMES.iter().all(|name| x.get(*name) == y.get(*name))
+        }
+        _ => false,
     }
 }
 

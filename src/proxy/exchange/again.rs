@@ -46,7 +46,11 @@ impl Exchange {
         let mut request = match failed.unsent {
             Some(request) => request,
             None if failed.stale => match self.bodiless_copy() {
-                Some(request) => request,
+                Some(request) => {
+                    // It may have arrived already: a replay would be its third time.
+                    self.again = None;
+                    request
+                }
                 None => return Err(reason(&failed.error)),
             },
             None => return Err(reason(&failed.error)),

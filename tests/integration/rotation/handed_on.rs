@@ -52,3 +52,18 @@ async fn a_store_that_lags_behind_is_handed_on_with_what_it_lacks() {
     assert_eq!(family.sent().len(), 2);
     family.finish(daemon);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_added_gets_what_was_rotated_before() {
+    let family = Family::new();
+    let stored = family.config(15);
+    let store = format!("store = \"file:{}\"\n", family.store().display());
+    let daemon = Daemon::start_with(&family.home, &stored.replace(&store, ""));
+    daemon.ready().await;
+    family.refresh(&daemon).await;
+    change(&family, &daemon, &stored).await;
+    eventually("a fresh token", async || family.idp.token_requests() == 3).await;
+    eventually("stored", async || family.store().is_file()).await;
+    assert!(family.idp.family_alive(), "a spent refresh token was sent");
+    family.finish(daemon);
+}
