@@ -46,6 +46,8 @@ pub(super) struct Exchange {
     keeps_own: bool,
     /// What a second sending needs; `None` if there can be none.
     again: Option<Again>,
+    /// It may have arrived twice already.
+    sent_twice: bool,
 }
 
 impl Exchange {
@@ -66,7 +68,15 @@ impl Exchange {
             }
         };
         let record = Record::begin(route, watchdog, now);
-        let exchange = Self { routes, now, record, held: None, keeps_own: false, again: None };
+        let exchange = Self {
+            routes,
+            now,
+            record,
+            held: None,
+            keeps_own: false,
+            again: None,
+            sent_twice: false,
+        };
         let mut exchange = Box::new(exchange);
         match exchange.shape(head, body) {
             Ok(mut request) => {

@@ -48,7 +48,7 @@ impl Exchange {
             None if failed.stale => match self.bodiless_copy() {
                 Some(request) => {
                     // It may have arrived already: a replay would be its third time.
-                    self.again = None;
+                    (self.again, self.sent_twice) = (None, true);
                     request
                 }
                 None => return Err(reason(&failed.error)),
@@ -97,7 +97,7 @@ impl Exchange {
         let Some(again) = again.filter(|again| again.body.again().is_some()) else {
             self.route().credential.nudge(held.generation);
             let keeps_bodies = self.route().config.replay.body_bytes > 0;
-            metrics.replayed(if keeps_bodies {
+            metrics.replayed(if keeps_bodies && !self.sent_twice {
                 ReplayOutcome::BodyTooLarge
             } else {
                 ReplayOutcome::NotReplayable
