@@ -11,10 +11,11 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+mod alarm;
 mod challenge;
 mod connection;
 mod exchange;
-mod gate;
+mod framing;
 pub mod hop;
 pub mod inject;
 pub mod listener;
@@ -24,52 +25,61 @@ pub mod replay;
 pub mod route;
 pub mod upstream;
 mod watchdog;
+mod wire;
 
 use exchange::Exchange;
-use reject::Reason;
 use relay::Downstream;
+use replay::Outbound;
 use route::Routes;
-use watchdog::Watchdog;
+use upstream::Call;
+use wire::Wire;
 
 /// Answers one request.
 ///
-/// What needs no waiting is done before the future is made, up to and including the sending on a
-/// pooled connection. So the future holds no request, is small, and costs little to move: there is
-/// one in every open connection.
+/// What needs no waiting is done before the future is made. So the future holds no request, is
+/// small, and costs little to move: there is one in every open connection.
 pub fn handle(
     routes: Arc<Routes>,
-    watchdog: Arc<Watchdog>,
+    wire: Arc<Wire>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Response<Downstream>> + Send {
     let begun =
-        Exchange::begin(routes, watchdog, request).map(|(exchange, request)| {
-            match exchange.pooled() {
-                Some(lease) => (exchange, Some(lease.start(request)), None),
-                None => (exchange, None, Some(Box::new(request))),
-            }
+        Exchange::begin(routes, wire, request).map(|(exchange, body)| match exchange.pooled() {
+            Some(lease) => Started::Calling(exchange.start(lease, body), exchange),
+            None => Started::Waiting(Box::new(body), exchange),
         });
     async move {
-        let (mut exchange, started, waiting) = match begun {
-            Ok(begun) => begun,
+        let (mut exchange, answered) = match begun {
+            Ok(Started::Calling(call, mut exchange)) => {
+                let answered = exchange.head(call).await;
+                (exchange, answered)
+            }
+            // From here on what is rare is boxed, or every request would have room for it.
+            Ok(Started::Waiting(body, mut exchange)) => {
+                let answered = Box::pin(exchange.send_when_possible(*body)).await;
+                (exchange, answered)
+            }
             Err(refusal) => return *refusal,
         };
-        let answered = match (started, waiting) {
-            (Some((lease, response)), _) => exchange.head(lease, response).await,
-            // From here on what is rare is boxed, or every request would have room for it.
-            (None, Some(request)) => Box::pin(exchange.send_when_possible(request)).await,
-            (None, None) => Err(Reason::UpstreamProtocol),
-        };
         let answered = match answered {
-            Ok((response, lease)) if exchange.is_refused(&response) => {
-                Box::pin(exchange.replay(response, lease)).await
+            Ok((head, call)) if exchange.is_refused(&head) => {
+                Box::pin(exchange.replay(head, call)).await
             }
             answered => answered,
         };
         match answered {
-            Ok((response, lease)) => exchange.relay(response, lease),
+            Ok((head, call)) => exchange.relay(head, call),
             Err(reason) => exchange.refuse(reason),
         }
     }
+}
+
+/// A request that was let in.
+enum Started {
+    /// It is on a pooled connection already.
+    Calling(Call, Box<Exchange>),
+    /// It needs a token or a connection first.
+    Waiting(Box<Outbound>, Box<Exchange>),
 }
 
 /// What every worker does now and then: close what has been idle for too long.

@@ -54,24 +54,11 @@ pub fn strip_request(
 /// # Errors
 /// The response is not to be passed on.
 pub fn strip_response(headers: &mut HeaderMap, strip_cookies: bool) -> Result<(), Reason> {
-    check_framing(headers)?;
     let mut found = Found::default();
     headers.keys().for_each(|name| found.note_hop(name));
     found.strip_hop(headers, None).map_err(|_| Reason::UpstreamProtocol)?;
     if strip_cookies {
         headers.remove(SET_COOKIE);
-    }
-    Ok(())
-}
-
-/// RFC 9112 §6.1: two framings in one response are an attempt to smuggle, or an upstream that is
-/// broken. Its connection must not be used again.
-///
-/// # Errors
-/// The response is not to be passed on.
-pub fn check_framing(headers: &HeaderMap) -> Result<(), Reason> {
-    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-        return Err(Reason::UpstreamProtocol);
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use pingora_core::services::Service;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 
-use super::connection::serve;
+use super::connection::{Protocol, Served, serve};
 use super::route::Routes;
 use crate::clock::monotonic;
 use crate::config::Listen;
@@ -144,6 +144,14 @@ impl Drain {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Returns when draining begins.
+    pub(super) async fn wait(&self) {
+        let begun = self.begun.notified();
+        if !self.has_begun() {
+            begun.await;
+        }
+    }
+
     /// Returns when no connection is open any more.
     pub async fn finished(&self) {
         loop {
@@ -251,7 +259,8 @@ async fn accept<I>(
                     tracing::warn!(limit, "too many connections: one was closed at once");
                     continue;
                 };
-                let serving = serve(io, routes.clone(), Arc::clone(&drain));
+                let served = Served { routes: routes.clone(), drain: Arc::clone(&drain) };
+                let serving = serve(io, Protocol::Unknown, served);
                 tokio::spawn(async move {
                     serving.await;
                     drop(open);

@@ -1,5 +1,5 @@
-//! A response on its way down: passed on as it arrives, and its upstream connection driven and put
-//! back by the task that reads it.
+//! A response on its way down: passed on as it arrives, its upstream connection driven by the task
+//! that reads it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 
 use super::hop;
 use super::route::Route;
-use super::upstream::{Lease, Progress};
+use super::upstream::{Call, UpstreamError};
 use super::watchdog::Watchdog;
+use super::wire::Wire;
 use crate::clock::{Moment, monotonic};
 
 /// The body of every answer.
@@ -34,66 +34,47 @@ pub enum Downstream {
 pub enum RelayError {
     /// The upstream broke off.
     #[error("response cut short by the upstream")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] UpstreamError),
     /// Nothing moved for the route's idle time.
     #[error("response idle for too long")]
     Idle,
 }
 
-/// An upstream's body and the connection that it comes from.
+/// An upstream's response body.
 pub struct Relay {
-    body: Incoming,
-    lease: Option<Lease>,
+    /// Gone when the response is over.
+    call: Option<Call>,
     /// Counts when dropped: the end of the response, however it ends.
     record: Record,
 }
 
 impl Relay {
-    /// Relays `body` from `lease`.
+    /// Relays what `call` has still to bring.
     #[must_use]
-    pub fn new(body: Incoming, lease: Lease, record: Record) -> Self {
-        let mut relay = Self { body, lease: Some(lease), record };
-        relay.release_if_done();
+    pub fn new(call: Call, record: Record) -> Self {
+        let mut relay = Self { call: Some(call), record };
+        relay.finish_if_done();
         relay
     }
 
-    fn release_if_done(&mut self) {
-        if self.body.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.give_back();
+    fn finish_if_done(&mut self) {
+        if let Some(call) = self.call.take_if(|call| call.is_end_stream()) {
+            call.finish();
         }
     }
 
     /// Reads what has already arrived of a body that nobody wants; if that was all, the connection
     /// can be used again.
-    pub fn drain(mut body: Incoming, mut lease: Lease) {
+    pub fn drain(mut call: Call) {
         let mut cx = Context::from_waker(Waker::noop());
-        loop {
-            lease.drive(Waker::noop());
-            if body.is_end_stream() {
-                return lease.give_back();
-            }
-            match lease.reading(|| Pin::new(&mut body).poll_frame(&mut cx)) {
+        while !call.is_end_stream() {
+            match call.poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(None) => return lease.give_back(),
+                Poll::Ready(None) => break,
                 Poll::Ready(Some(Err(_))) | Poll::Pending => return,
             }
         }
-    }
-}
-
-/// Reads from `body`, letting its connection fill it as long as that gets anywhere.
-fn read(
-    body: &mut Incoming,
-    lease: &mut Lease,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-    loop {
-        let frame = lease.reading(|| Pin::new(&mut *body).poll_frame(cx));
-        if frame.is_ready() || lease.drive(cx.waker()) == Progress::None {
-            return frame;
-        }
+        call.finish();
     }
 }
 
@@ -106,36 +87,27 @@ impl Body for Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         let this = &mut *self;
-        let body = &mut this.body;
-        let frame = match &mut this.lease {
-            Some(lease) => read(body, lease, cx),
-            None => Pin::new(body).poll_frame(cx),
-        };
-        match frame {
+        let Some(call) = &mut this.call else { return Poll::Ready(None) };
+        match call.poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
-                this.record.watchdog.progress();
+                this.record.wire.watchdog.progress();
                 if let Some(trailers) = frame.trailers_mut() {
                     hop::strip_trailers(trailers, None);
-                    // The end, although hyper does not say so until it is asked once more.
-                    if let Some(lease) = this.lease.take() {
-                        lease.give_back();
-                    }
                 }
-                this.release_if_done();
+                this.finish_if_done();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.lease = None;
+                this.call = None;
                 Poll::Ready(Some(Err(RelayError::Upstream(error))))
             }
             Poll::Ready(None) => {
-                if let Some(lease) = this.lease.take() {
-                    lease.give_back();
-                }
+                this.finish_if_done();
+                this.call = None;
                 Poll::Ready(None)
             }
-            Poll::Pending if this.record.watchdog.expired() => {
-                this.lease = None;
+            Poll::Pending if this.record.wire.watchdog.expired() => {
+                this.call = None;
                 Poll::Ready(Some(Err(RelayError::Idle)))
             }
             Poll::Pending => Poll::Pending,
@@ -143,11 +115,11 @@ impl Body for Relay {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.call.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.call.as_ref().map_or_else(|| SizeHint::with_exact(0), Call::size_hint)
     }
 }
 
@@ -185,7 +157,7 @@ impl Body for Downstream {
 /// One request's place in the metrics, from its admission to the end of its response.
 pub struct Record {
     route: Arc<Route>,
-    watchdog: Arc<Watchdog>,
+    wire: Arc<Wire>,
     started: Moment,
     status: u16,
 }
@@ -193,9 +165,9 @@ pub struct Record {
 impl Record {
     /// Begins counting.
     #[must_use]
-    pub fn begin(route: Arc<Route>, watchdog: Arc<Watchdog>, started: Moment) -> Self {
+    pub fn begin(route: Arc<Route>, wire: Arc<Wire>, started: Moment) -> Self {
         route.metrics.begin();
-        Self { route, watchdog, started, status: 0 }
+        Self { route, wire, started, status: 0 }
     }
 
     /// The status that the caller sees.
@@ -212,7 +184,7 @@ impl Record {
     /// The deadline of what the request is at.
     #[must_use]
     pub fn watchdog(&self) -> &Watchdog {
-        &self.watchdog
+        &self.wire.watchdog
     }
 }
 
@@ -222,7 +194,7 @@ impl Drop for Record {
         let status = if self.status == 0 { 499 } else { self.status };
         let now = monotonic();
         let took = now.saturating_duration_since(self.started.mono);
-        self.watchdog.rest(now);
+        self.wire.watchdog.rest(now);
         self.route.metrics.end(status, took);
         tracing::debug!(
             target: "bearerd::access",

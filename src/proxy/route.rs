@@ -211,8 +211,8 @@ fn host<'h>(named: Option<&'h HeaderValue>, head: &'h Parts) -> Result<Cow<'h, s
             return Err(Reason::BadRequest);
         }
         (Some(host), _) => host,
-        // RFC 9112 §3.2: only HTTP/1.0 may leave it out.
-        (None, Some(host)) if head.version < Version::HTTP_11 => host,
+        // RFC 9112 §3.2: HTTP/1.0 may leave it out; RFC 9113 §8.3.1: HTTP/2 says it there.
+        (None, Some(host)) if head.version != Version::HTTP_11 => host,
         (None, _) => return Err(Reason::BadRequest),
     };
     without_port(host).ok_or(Reason::BadRequest)

@@ -35,6 +35,8 @@ pub enum WiringError {
     Name(String),
 }
 
+const MAX_AGE: Duration = Duration::from_secs(600);
+
 /// What is kept over reloads: pools stay warm and counters go on.
 pub(super) struct Wiring {
     metrics: Arc<Metrics>,
@@ -69,7 +71,7 @@ impl Wiring {
             let here = prepared.iter().find(|earlier| earlier.key == key);
             let upstream = match self.upstreams.get(&key).or(here.map(|here| &here.upstream)) {
                 Some(upstream) => Arc::clone(upstream),
-                None => Arc::new(Upstream::new(peer(route)?, route.timeouts.connect)),
+                None => Arc::new(Upstream::new(peer(route)?, route.timeouts.connect, MAX_AGE)),
             };
             let authority = HeaderValue::from_str(&route.upstream.authority)
                 .map_err(|_| WiringError::Name(route.name.clone()))?;

@@ -4,17 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, Uri};
-use hyper::body::Incoming;
+use http::response;
 
 use super::{Answered, Exchange, WATCHDOG_SLACK, reason};
 use crate::clock::{Moment, monotonic};
 use crate::credential::Held;
 use crate::metrics::ReplayOutcome;
+use crate::proxy::challenge;
 use crate::proxy::relay::Relay;
 use crate::proxy::replay::{Handle, Outbound};
-use crate::proxy::upstream::{Failed, Lease};
-use crate::proxy::{challenge, hop, inject};
+use crate::proxy::upstream::{Call, Failed};
 
 /// A token refused within this time of its refresh may be too new for the upstream (replication
 /// lag, `nbf`): it is tried once more after a short pause, and nobody refreshes.
@@ -22,79 +21,42 @@ const SETTLING: Duration = Duration::from_secs(1);
 /// The short pause.
 const SETTLING_PAUSE: Duration = Duration::from_millis(200);
 
-/// A request as it was before injection.
-pub(super) struct Again {
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Handle,
-}
-
-impl Again {
-    fn request(self, body: Outbound) -> Request<Outbound> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
-}
-
 impl Exchange {
     /// The second and last try after a connection failed, on a new one.
     pub(super) async fn send_again(&mut self, failed: Failed) -> Answered {
-        let mut request = match failed.unsent {
-            Some(request) => request,
-            None if failed.stale => match self.bodiless_copy() {
-                Some(request) => {
-                    // It may have arrived already: a replay would be its third time.
-                    (self.again, self.sent_twice) = (None, true);
-                    request
-                }
-                None => return Err(reason(&failed.error)),
-            },
-            None => return Err(reason(&failed.error)),
+        let body = if !failed.sent {
+            failed.body.or_else(|| self.body_again.as_ref()?.again())
+        } else if failed.stale && self.may_arrive_twice() {
+            // It may have arrived already: a replay would be its third time.
+            (self.body_again, self.sent_twice) = (None, true);
+            Some(Outbound::Empty)
+        } else {
+            None
         };
+        let Some(body) = body else { return Err(reason(&failed.error)) };
         let lease = self.connect().await?;
-        self.judge_again(&mut request)?;
+        self.judge_again()?;
         self.await_answer(monotonic());
-        let (mut lease, response) = lease.start(request);
-        let answered = lease.head(response, self.record.watchdog()).await;
-        answered.map(|response| (response, lease)).map_err(|failed| reason(&failed.error))
+        let call = self.start(lease, body);
+        let answered = call.head(self.record.watchdog()).await;
+        answered.map_err(|failed| reason(&failed.error))
     }
 
-    /// The request once more, with its token, if sending it twice cannot do more than sending it
-    /// once.
-    fn bodiless_copy(&self) -> Option<Request<Outbound>> {
-        let again = self.again.as_ref()?;
-        if !again.method.is_idempotent() || !again.body.is_empty() {
-            return None;
-        }
-        let mut request = Request::new(Outbound::Empty);
-        *request.method_mut() = again.method.clone();
-        *request.uri_mut() = again.uri.clone();
-        *request.headers_mut() = again.headers.clone();
-        if let Some(held) = &self.held {
-            let header = &self.route().config.header;
-            inject::inject(request.headers_mut(), header, held.value.clone());
-        }
-        Some(request)
+    /// Sending it twice cannot do more than sending it once.
+    fn may_arrive_twice(&self) -> bool {
+        let bodiless = self.body_again.as_ref().is_some_and(Handle::is_empty);
+        bodiless && self.outgoing.method.is_idempotent()
     }
 
     /// A newer token, and the same request once more. If that cannot be, the first answer is the
     /// answer.
-    pub(in crate::proxy) async fn replay(
-        &mut self,
-        first: Response<Incoming>,
-        lease: Lease,
-    ) -> Answered {
-        let Some(held) = self.held.take() else { return Ok((first, lease)) };
-        if !challenge::invites_new_token(first.headers()) {
-            return Ok((first, lease));
+    pub(in crate::proxy) async fn replay(&mut self, head: response::Parts, call: Call) -> Answered {
+        let Some(held) = self.held.take() else { return Ok((head, call)) };
+        if !challenge::invites_new_token(&head.headers) {
+            return Ok((head, call));
         }
         let metrics = Arc::clone(&self.route().metrics);
-        let again = self.again.take();
-        let Some(again) = again.filter(|again| again.body.again().is_some()) else {
+        let Some(again) = self.body_again.take().filter(|body| body.again().is_some()) else {
             self.route().credential.nudge(held.generation);
             let keeps_bodies = self.route().config.replay.body_bytes > 0;
             metrics.replayed(if keeps_bodies && !self.sent_twice {
@@ -102,34 +64,32 @@ impl Exchange {
             } else {
                 ReplayOutcome::NotReplayable
             });
-            return Ok((first, lease));
+            return Ok((head, call));
         };
         let Some(newer) = self.replacement(&held).await else {
             metrics.replayed(ReplayOutcome::TokenUnavailable);
-            return Ok((first, lease));
+            return Ok((head, call));
         };
-        let Some(body) = again.body.again() else {
+        let Some(body) = again.again() else {
             metrics.replayed(ReplayOutcome::BodyTooLarge);
-            return Ok((first, lease));
+            return Ok((head, call));
         };
         // The first sending's connection may be used again only if it cannot take what is still to
-        // come of the body, and if its answer was sound.
-        if again.body.is_read() && hop::check_framing(first.headers()).is_ok() {
-            Relay::drain(first.into_body(), lease);
+        // come of the body.
+        if again.is_read() {
+            Relay::drain(call);
         } else {
-            drop((first, lease));
+            drop(call);
         }
-        let mut request = again.request(body);
-        self.carry(newer, &mut request);
-        let (response, lease) = self.send(request).await?;
-        let status = response.status().as_u16();
-        let refused_again = self.route().config.replay.statuses.contains(&status);
+        self.carry(newer);
+        let (head, call) = self.send(body).await?;
+        let refused_again = self.route().config.replay.statuses.contains(&head.status.as_u16());
         metrics.replayed(if refused_again {
             ReplayOutcome::Unauthorized
         } else {
             ReplayOutcome::Succeeded
         });
-        Ok((response, lease))
+        Ok((head, call))
     }
 
     /// A token that may do better than the refused one; `None` if there is none in time.

@@ -1,0 +1,122 @@
+//! HTTP/1: hyper's server, the connection's single timer, and the end at shutdown.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::futures::OwnedNotified;
+
+use super::Served;
+use crate::clock::monotonic;
+use crate::proxy::alarm::{Alarm, Rung};
+use crate::proxy::handle;
+use crate::proxy::listener::Drain;
+use crate::proxy::relay::Downstream;
+use crate::proxy::watchdog::Watchdog;
+use crate::proxy::wire::{Wire, Wired};
+
+/// Serves HTTP/1 on `io`, of which `prefix` was read already.
+pub(super) fn serve<I>(io: I, prefix: Bytes, served: Served) -> impl Future<Output = ()> + Send
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Served { mut routes, drain } = served;
+    let current = Arc::clone(&routes.borrow_and_update());
+    let limits = current.limits;
+    let watchdog = Watchdog::new(monotonic(), limits.idle_time, limits.head_time);
+    let alarm = Alarm::new(&watchdog);
+    let wire = Arc::new(Wire::new(watchdog));
+    let io = TokioIo::new(Wired::new(io, prefix, Arc::clone(&wire)));
+    let of_requests = Arc::clone(&wire);
+    let seen = RefCell::new((routes, current));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (routes, current) = &mut *seen.borrow_mut();
+        // A reload reaches a connection with its next request, for one atomic load each.
+        if routes.has_changed().unwrap_or(false) {
+            *current = Arc::clone(&routes.borrow_and_update());
+        }
+        let answer = handle(Arc::clone(current), Arc::clone(&of_requests), request);
+        async move { Ok::<Response<Downstream>, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .max_headers(limits.head_fields)
+        .max_header_size(limits.head_bytes)
+        .max_buf_size(limits.head_bytes)
+        .serve_connection(io, service);
+    Serve {
+        connection,
+        alarm,
+        drained: Arc::clone(&drain.begun).notified_owned(),
+        watched: false,
+        draining: false,
+        drain,
+        wire,
+    }
+}
+
+pin_project! {
+    struct Serve<I, S>
+    where
+        S: HttpService<Incoming>,
+    {
+        #[pin]
+        connection: http1::Connection<TokioIo<Wired<I>>, S>,
+        #[pin]
+        alarm: Alarm,
+        #[pin]
+        drained: OwnedNotified,
+        // True while the notification holds this task's waker.
+        watched: bool,
+        draining: bool,
+        drain: Arc<Drain>,
+        wire: Arc<Wire>,
+    }
+}
+
+impl<I, S> Future for Serve<I, S>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: HttpService<Incoming, ResBody = Downstream>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let dog = &this.wire.watchdog;
+        loop {
+            if this.drain.has_begun() && !*this.draining {
+                *this.draining = true;
+                this.connection.as_mut().graceful_shutdown();
+            }
+            // An error is the caller's: it broke off, or spoke no HTTP and has been told so.
+            if this.connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if dog.awaits_head() {
+                dog.head_begins(monotonic());
+            }
+            if !*this.draining && !*this.watched {
+                *this.watched = true;
+                if this.drained.as_mut().poll(cx).is_ready() {
+                    continue;
+                }
+            }
+            match ready!(this.alarm.as_mut().poll(cx, dog)) {
+                Rung::Expired => {}
+                Rung::Abandoned => return Poll::Ready(()),
+            }
+        }
+    }
+}

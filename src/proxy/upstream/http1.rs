@@ -1,0 +1,281 @@
+//! One exchange with an upstream over HTTP/1.1, in the task of the request that it is for.
+//!
+//! No task is spawned and no channel crossed: polling the exchange writes what can be written and
+//! reads what can be read. `send` knows how a request looks on the wire, `receive` a response.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::EXPECT;
+use http::{Method, StatusCode, response};
+use http_body::{Frame, SizeHint};
+use thiserror::Error;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::poll_read_buf;
+
+use super::{Failed, Outgoing, UpstreamError, pool};
+use crate::dial::Stream;
+use crate::proxy::replay::Outbound;
+
+pub(in crate::proxy) mod receive;
+mod send;
+
+use receive::{Body, Head, Next};
+use send::{SendError, Upload};
+
+/// Room for one read; it doubles as long as reads fill it.
+const READ: usize = 8 << 10;
+/// The largest room for one read.
+const MAX_READ: usize = 64 << 10;
+/// The most interim responses to one request.
+const MAX_INTERIM: usize = 16;
+/// A body is sent without the upstream's word after this (RFC 9110 §10.1.1 leaves the time open).
+const CONTINUE: Duration = Duration::from_secs(1);
+
+/// What came is not HTTP/1, or not safely so.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the upstream's answer is malformed: {0}")]
+pub struct Malformed(pub(super) &'static str);
+
+/// A connection that no request is on.
+pub(super) struct Connection {
+    stream: Stream,
+    inbox: BytesMut,
+    outbox: BytesMut,
+    /// When its last use began: idle time is overestimated by that use, and a clock is not read.
+    pub(super) used_at: Instant,
+    /// From then on it takes no other request, so that a changed name is looked up again.
+    pub(super) good_until: Instant,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream, now: Instant, good_until: Instant) -> Box<Self> {
+        let (inbox, outbox) = (BytesMut::new(), BytesMut::new());
+        Box::new(Self { stream, inbox, outbox, used_at: now, good_until })
+    }
+
+    /// False if the upstream closed it, or said something unasked: that must not become an answer.
+    pub(super) fn is_open(&mut self) -> bool {
+        let mut byte = [0];
+        let mut byte = ReadBuf::new(&mut byte);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        Pin::new(&mut self.stream).poll_read(&mut cx, &mut byte).is_pending()
+    }
+}
+
+/// One request and its response. Dropped before its end, its connection is closed: that is how a
+/// caller that goes away, or a message cut short, reaches the upstream.
+pub struct Call {
+    connection: Box<Connection>,
+    upload: Upload,
+    /// What broke the upload; the upstream may have answered all the same.
+    broken: Option<SendError>,
+    method: Method,
+    body: Body,
+    persistent: bool,
+    /// Of the response.
+    begun: bool,
+    scanned: usize,
+    read_size: usize,
+    interim: usize,
+    early: Vec<response::Parts>,
+    hold: Option<Pin<Box<Sleep>>>,
+    /// Whose pool it came from and goes to.
+    slot: usize,
+    pooled: bool,
+}
+
+impl Call {
+    /// Puts `request` and `body` on `connection`; polling sends it.
+    pub(super) fn new(
+        mut connection: Box<Connection>,
+        request: &Outgoing,
+        body: Outbound,
+        slot: usize,
+        pooled: bool,
+    ) -> Self {
+        let held = request.headers.contains_key(EXPECT);
+        let outbox = std::mem::take(&mut connection.outbox);
+        let upload = Upload::new(request, body, held, outbox);
+        Self {
+            connection,
+            upload,
+            broken: None,
+            method: request.method.clone(),
+            body: Body::Length(0),
+            persistent: false,
+            begun: false,
+            scanned: 0,
+            read_size: READ,
+            interim: 0,
+            early: Vec::new(),
+            hold: None,
+            slot,
+            pooled,
+        }
+    }
+
+    /// Sends, and reads the response head.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<response::Parts, UpstreamError>> {
+        self.poll_upload(cx);
+        loop {
+            let inbox = &mut self.connection.inbox;
+            if let Some(head) = receive::head(inbox, &mut self.scanned, &self.method)? {
+                self.scanned = 0;
+                if let Some(parts) = self.arrived(head, cx)? {
+                    return Poll::Ready(Ok(parts));
+                }
+                continue;
+            }
+            if ready!(self.poll_read(cx)).map_err(|error| self.cause(error))? == 0 {
+                let error = self.cause(io::ErrorKind::UnexpectedEof.into());
+                return Poll::Ready(Err(error));
+            }
+            self.begun = true;
+        }
+    }
+
+    /// The final head, or `None` after an interim one (RFC 9110 §15.2).
+    fn arrived(
+        &mut self,
+        head: Head,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<response::Parts>, Malformed> {
+        let status = head.parts.status;
+        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+            (self.body, self.persistent) = (head.body, head.persistent);
+            return Ok(Some(head.parts));
+        }
+        self.interim += 1;
+        if self.interim > MAX_INTERIM {
+            return Err(Malformed("too many interim responses"));
+        }
+        if status == StatusCode::CONTINUE {
+            self.upload.go_on();
+            self.poll_upload(cx);
+        } else {
+            self.early.push(head.parts);
+        }
+        Ok(None)
+    }
+
+    /// The interim responses that came since this was last asked, but for 100.
+    pub(super) fn take_early(&mut self) -> Vec<response::Parts> {
+        std::mem::take(&mut self.early)
+    }
+
+    /// Sends what can be sent. An upload that breaks is no end: the upstream may have answered
+    /// before it stopped reading (RFC 9112 §9.5).
+    fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if self.upload.is_held() {
+            let hold = self.hold.get_or_insert_with(|| Box::pin(tokio::time::sleep(CONTINUE)));
+            if hold.as_mut().poll(cx).is_ready() {
+                self.upload.go_on();
+            }
+        }
+        if self.broken.is_none()
+            && !self.upload.is_done()
+            && let Poll::Ready(Err(error)) = self.upload.poll(cx, &mut self.connection.stream)
+        {
+            self.broken = Some(error);
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // A caller that broke off: nobody wants the answer to half a request.
+        if matches!(self.broken, Some(SendError::Body(_) | SendError::Length)) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let inbox = &mut self.connection.inbox;
+        inbox.reserve(self.read_size);
+        let room = inbox.capacity() - inbox.len();
+        let read = ready!(poll_read_buf(Pin::new(&mut self.connection.stream), cx, inbox))?;
+        if read == room {
+            self.read_size = (self.read_size * 2).min(MAX_READ);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// What the upload broke on comes before what its end looked like from the reading side.
+    fn cause(&mut self, error: io::Error) -> UpstreamError {
+        match self.broken.take() {
+            Some(SendError::Body(error)) => UpstreamError::Caller(error),
+            Some(SendError::Length) => UpstreamError::CallerLength,
+            Some(SendError::Write(error)) => UpstreamError::Broken(error),
+            None => UpstreamError::Broken(error),
+        }
+    }
+
+    /// What is known about how far the request came, after `error`.
+    pub(super) fn failed(self, error: UpstreamError) -> Box<Failed> {
+        let stale = self.pooled && !self.begun && is_gone(&error);
+        let sent = self.upload.has_written();
+        Box::new(Failed { error, sent, body: self.upload.into_untouched(), stale })
+    }
+
+    /// What is next of the response body; meanwhile the rest of the request goes up.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        self.poll_upload(cx);
+        loop {
+            match self.body.next(&mut self.connection.inbox) {
+                Ok(Next::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(Next::End) => return Poll::Ready(None),
+                Ok(Next::More) => {}
+                Err(malformed) => return Poll::Ready(Some(Err(malformed.into()))),
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(0) if self.body.ends_at_close() => {
+                    self.body = Body::Length(0);
+                    return Poll::Ready(None);
+                }
+                Ok(0) => {
+                    let error = UpstreamError::Broken(io::ErrorKind::UnexpectedEof.into());
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(self.cause(error)))),
+            }
+        }
+    }
+
+    /// True if the response has been read to its end.
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.body.is_end()
+    }
+
+    /// How much of the response is to come.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.body.length().map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+
+    /// Puts the connection back if it can carry another request: both messages have ended, and
+    /// nothing came after.
+    pub(super) fn finish(mut self) {
+        let clean = self.persistent && self.body.is_end() && self.connection.inbox.is_empty();
+        if clean && self.upload.is_done() {
+            self.connection.outbox = self.upload.into_buffer();
+            pool::put(self.slot, self.connection);
+        }
+    }
+}
+
+/// The peer had closed the connection, in one of the ways that this shows.
+fn is_gone(error: &UpstreamError) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        UpstreamError::Broken(error) => {
+            [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&error.kind())
+        }
+        _ => false,
+    }
+}
