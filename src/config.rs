@@ -15,13 +15,14 @@ use crate::schedule::RefreshPolicy;
 use crate::secret::{SecretRef, read_bytes};
 use crate::source::dialect::Dialect;
 use crate::source::template::Values;
-use crate::tls::TlsSettings;
+use crate::tls::{TlsIdentity, TlsSettings};
 
 mod credential;
 mod dialect;
 mod reader;
 mod route;
 mod server;
+mod tls;
 mod url;
 
 pub use reader::Problem;
@@ -52,6 +53,10 @@ pub struct ServerConfig {
     pub allowed_hosts: Vec<String>,
     /// How long a stop may take.
     pub shutdown_grace: Duration,
+    /// What TLS listeners show, and whom they ask for a certificate.
+    pub tls: Option<TlsIdentity>,
+    /// Users who may connect to unix sockets; empty = this process's own.
+    pub peer_uids: Vec<u32>,
     /// Bounds that hold for all connections.
     pub limits: Limits,
 }
@@ -61,6 +66,8 @@ pub struct ServerConfig {
 pub enum Listen {
     /// An address and a port.
     Tcp(SocketAddr),
+    /// The same, with TLS.
+    Tls(SocketAddr),
     /// A unix socket, for its owner only.
     Unix(PathBuf),
 }
@@ -68,7 +75,7 @@ pub enum Listen {
 /// `[server.limits]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections; further ones are closed at once.
+    /// Open connections; further ones are refused.
     pub connections: usize,
     /// Request line and header fields of one request, in bytes.
     pub head_bytes: usize,
@@ -165,6 +172,10 @@ pub struct UpstreamConfig {
     pub authority: String,
     /// `None` = plaintext.
     pub tls: Option<TlsSettings>,
+    /// Only HTTP/2, or only HTTP/1.1; `None` = what TLS agrees on.
+    pub http2: Option<bool>,
+    /// How long a connection takes requests before another is opened.
+    pub max_age: Duration,
 }
 
 /// What to do with the caller's own copy of the injected header.
@@ -272,7 +283,10 @@ impl Config {
             let identity = tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
             tls.ca_file.iter().chain(identity).cloned().collect::<Vec<_>>()
         });
-        let mut files: Vec<PathBuf> = secrets.chain(tls).collect();
+        let listeners = self.server.tls.iter().flat_map(|tls| {
+            [&tls.certificate, &tls.key].into_iter().chain(&tls.client_ca_file).cloned()
+        });
+        let mut files: Vec<PathBuf> = secrets.chain(tls).chain(listeners).collect();
         files.sort();
         files.dedup();
         files

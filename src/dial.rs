@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::uri::Scheme;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
@@ -45,12 +46,33 @@ pub enum DialError {
     /// The TLS handshake failed, or the certificate is not acceptable.
     #[error("TLS handshake failed")]
     Tls(#[source] io::Error),
+    /// HTTP/2 was asked for, and the peer did not agree in the handshake.
+    #[error("the peer does not speak HTTP/2 (ALPN)")]
+    NoHttp2,
     /// The deadline passed.
     #[error("connecting took too long")]
     Timeout,
 }
 
 impl Peer {
+    /// The same peer, offered `protocols` in the handshake (ALPN, RFC 7301), the preferred first.
+    #[must_use]
+    pub fn with_protocols(&self, protocols: &[&[u8]]) -> Self {
+        let mut peer = self.clone();
+        if let Some((config, _)) = &mut peer.tls {
+            let mut offering = ClientConfig::clone(config);
+            offering.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            *config = Arc::new(offering);
+        }
+        peer
+    }
+
+    /// `https` or `http`.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+    }
+
     /// Connects, and shakes hands if there is TLS, before `deadline`.
     ///
     /// # Errors
@@ -87,6 +109,23 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
     /// Plaintext over a unix socket.
     Unix(UnixStream),
+}
+
+impl Stream {
+    /// True if it is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// What was agreed in the handshake (ALPN, RFC 7301).
+    #[must_use]
+    pub fn agreed_protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
 }
 
 macro_rules! forward {

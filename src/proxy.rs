@@ -23,6 +23,7 @@ pub mod reject;
 mod relay;
 pub mod replay;
 pub mod route;
+mod tunnel;
 pub mod upstream;
 mod watchdog;
 mod wire;

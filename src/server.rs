@@ -128,8 +128,9 @@ fn process(threads: usize) -> ServerConf {
 
 fn bind(config: &Config) -> Result<Vec<Bound>, ServerError> {
     let bind = |listen: &Listen| {
-        Bound::bind(listen).map_err(|source| {
+        Bound::bind(listen, !config.server.peer_uids.is_empty()).map_err(|source| {
             let address = match listen {
+                Listen::Tls(address) => format!("tls:{address}"),
                 Listen::Tcp(address) => address.to_string(),
                 Listen::Unix(path) => format!("unix:{}", path.display()),
             };

@@ -1,4 +1,4 @@
-//! TLS towards token endpoints and upstreams: what the peer must show, and what we show.
+//! TLS: what peers must show, and what we show.
 //!
 //! Certificates are always verified: against the system's roots, a CA file, or a pinned key. There
 //! is no switch that turns verification off.
@@ -12,7 +12,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use thiserror::Error;
 
 /// SHA-256 of a `SubjectPublicKeyInfo` (RFC 7469 §2.4).
@@ -32,7 +33,18 @@ pub struct TlsSettings {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Why a TLS client could not be set up.
+/// What the configuration says about TLS listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsIdentity {
+    /// Certificate chain, in PEM.
+    pub certificate: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+    /// Callers must show a certificate under one of these roots.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// Why TLS could not be set up.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A PEM file is missing or holds something else.
@@ -56,7 +68,7 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
     /// The roots cannot be used.
     #[error("unusable root certificates")]
-    Verifier(#[from] rustls::client::VerifierBuilderError),
+    Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
 /// Builds the client side of TLS 1.2 and 1.3 from the files as they are now.
@@ -87,13 +99,38 @@ pub fn client(settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsError> {
     };
     Ok(Arc::new(match &settings.identity {
         Some((certificate, key)) => {
-            let key_error =
-                |source| TlsError::Pem { what: "a private key", path: key.clone(), source };
-            let key = PrivateKeyDer::from_pem_file(key).map_err(key_error)?;
-            builder.with_client_auth_cert(certificates(certificate)?, key)?
+            builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?)?
         }
         None => builder.with_no_client_auth(),
     }))
+}
+
+/// Builds the server side of TLS 1.2 and 1.3 from the files as they are now. It agrees on HTTP/2
+/// with who can speak that (ALPN).
+///
+/// # Errors
+/// [`TlsError`] names the file.
+pub fn server(identity: &TlsIdentity) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
+    let builder = match &identity.client_ca_file {
+        Some(path) => {
+            let roots = roots_from(path)?;
+            let clients = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+            builder.with_client_cert_verifier(clients)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let chain = certificates(&identity.certificate)?;
+    let mut config = builder.with_single_cert(chain, private_key(&identity.key)?)?;
+    config.alpn_protocols = [&b"h2"[..], b"http/1.1"].map(<[u8]>::to_vec).to_vec();
+    Ok(Arc::new(config))
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let error = |source| TlsError::Pem { what: "a private key", path: path.to_owned(), source };
+    PrivateKeyDer::from_pem_file(path).map_err(error)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

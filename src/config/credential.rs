@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::{Item, Section};
 use super::server::number;
 use super::url::{check_plaintext, host, http_url};
-use super::{CredentialConfig, SourceConfig, dialect_file, parse_dialect, route};
+use super::{CredentialConfig, SourceConfig, dialect_file, parse_dialect, tls};
 use crate::schedule::RefreshPolicy;
 use crate::secret::SecretRef;
 use crate::source::dialect::{Dialect, Key, Kind};
@@ -67,7 +67,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
         });
     }
     let allow_plaintext = section.take("allow_plaintext").map_or(Some(false), |item| item.bool());
-    let tls = section.take("tls").map_or(Some(TlsSettings::default()), |item| route::tls(&item));
+    let tls = section.take("tls").map_or(Some(TlsSettings::default()), |item| tls::tls(&item));
     let mut params = section.take("params").map_or(Some(Vec::new()), |item| params(&item))?;
     let store = section.take("store").map_or(Some(None), |item| store(&item).map(Some));
     let revoke = section.take("revoke_on_shutdown");

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, Method};
 
 use super::reader::{Item, Section};
 use super::server::{host_name, number};
+use super::tls::tls;
 use super::url::{check_plaintext, http_url};
 use super::{
     ClientAuthorization, CredentialConfig, ReplayConfig, RouteConfig, Timeouts, UpstreamConfig,
@@ -32,6 +31,9 @@ const RESERVED: [&str; 12] = [
     "upgrade",
     "via",
 ];
+
+/// How long a connection takes requests if the configuration does not say.
+const MAX_AGE: Duration = Duration::from_mins(5);
 
 pub(super) fn read_all(
     root: &Section<'_>,
@@ -64,9 +66,12 @@ fn read(
     let methods = section.take("methods").map_or(Some(Vec::new()), |item| methods(&item));
     let allow_plaintext = section.take("allow_plaintext").map_or(Some(false), |item| item.bool());
     let tls = section.take("tls").map_or(Some(TlsSettings::default()), |item| tls(&item));
+    let http2 = optional(&section, "http2", |item| item.bool());
+    let max_age = max_age(section.take("pool"));
     let upstream = section
         .require("upstream", "upstream = \"https://api.example.com\"")
-        .and_then(|item| upstream(&item, tls?, allow_plaintext?));
+        .and_then(|item| upstream(&item, tls?, allow_plaintext?))
+        .and_then(|upstream| Some(UpstreamConfig { http2: http2?, max_age: max_age?, ..upstream }));
     let header =
         section.take("header").map_or(Some(http::header::AUTHORIZATION), |item| header(&item));
     let scheme = section.take("scheme").map_or(Some(Scheme::Bearer), |item| scheme(&item));
@@ -106,7 +111,7 @@ fn read(
 
 /// `Some(None)` if the key is absent, `None` if it is wrong.
 #[allow(clippy::option_option)]
-fn optional<'a, T>(
+pub(super) fn optional<'a, T>(
     section: &Section<'a>,
     key: &str,
     read: impl Fn(&Item<'a>) -> Option<T>,
@@ -190,7 +195,15 @@ fn upstream(item: &Item<'_>, tls: TlsSettings, allow_plaintext: bool) -> Option<
             return None;
         }
         let address = Address::Unix(PathBuf::from(path));
-        return Some(UpstreamConfig { url, address, authority: "localhost".to_owned(), tls: None });
+        let authority = "localhost".to_owned();
+        return Some(UpstreamConfig {
+            url,
+            address,
+            authority,
+            tls: None,
+            http2: None,
+            max_age: MAX_AGE,
+        });
     }
     let parsed = http_url(item, &url, "https://api.example.com")?;
     if !matches!(parsed.target.as_str(), "" | "/") {
@@ -207,6 +220,8 @@ fn upstream(item: &Item<'_>, tls: TlsSettings, allow_plaintext: bool) -> Option<
         address: Address::Tcp(parsed.host, parsed.port),
         authority: parsed.authority,
         tls: parsed.secure.then_some(tls),
+        http2: None,
+        max_age: MAX_AGE,
     })
 }
 
@@ -242,6 +257,15 @@ fn scheme(item: &Item<'_>) -> Option<Scheme> {
     }
 }
 
+/// `pool = { max_age_seconds = … }`
+fn max_age(item: Option<Item<'_>>) -> Option<Duration> {
+    let Some(item) = item else { return Some(MAX_AGE) };
+    let section = item.section()?;
+    let seconds = number(&section, "max_age_seconds", MAX_AGE.as_secs(), 1..=86_400);
+    section.finish();
+    seconds.map(Duration::from_secs)
+}
+
 fn replay(item: Option<Item<'_>>) -> Option<ReplayConfig> {
     let Some(item) = item else {
         return Some(ReplayConfig { statuses: vec![401], body_bytes: 64 << 10 });
@@ -274,58 +298,4 @@ fn timeouts(item: Option<Item<'_>>) -> Option<Timeouts> {
     let idle = milliseconds(&section, "idle_ms", idle);
     section.finish();
     Some(Timeouts { connect: connect?, response: response?, idle: idle? })
-}
-
-/// `tls = { … }`, of a route or a credential; what it names must load now.
-pub(super) fn tls(item: &Item<'_>) -> Option<TlsSettings> {
-    let section = item.section()?;
-    let ca_file = optional(&section, "ca_file", ca_file);
-    let server_name = optional(&section, "server_name", host_name);
-    let certificate = optional(&section, "client_cert", Item::path);
-    let key = optional(&section, "client_key", Item::path);
-    let pins = section.take("pin_sha256").map_or(Some(Vec::new()), |item| pins(&item));
-    section.finish();
-    let identity = match (certificate?, key?) {
-        (Some(certificate), Some(key)) => Some((certificate, key)),
-        (None, None) => None,
-        _ => {
-            item.wrong("has only one of client_cert and client_key; write both");
-            return None;
-        }
-    };
-    let settings =
-        TlsSettings { ca_file: ca_file?, pins: pins?, server_name: server_name?, identity };
-    if settings.identity.is_some() {
-        loads(item, &settings)?;
-    }
-    Some(settings)
-}
-
-fn ca_file(item: &Item<'_>) -> Option<PathBuf> {
-    let path = item.path()?;
-    loads(item, &TlsSettings { ca_file: Some(path.clone()), ..TlsSettings::default() })?;
-    Some(path)
-}
-
-fn loads(item: &Item<'_>, settings: &TlsSettings) -> Option<()> {
-    let Err(error) = crate::tls::client(settings) else {
-        return Some(());
-    };
-    item.wrong(format!("{}; write the path of a PEM file", crate::telemetry::chain(&error)));
-    None
-}
-
-fn pins(item: &Item<'_>) -> Option<Vec<crate::tls::Pin>> {
-    let pin = |item: &Item<'_>| {
-        let text = item.text()?;
-        let pin = STANDARD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
-        if pin.is_none() {
-            item.wrong(
-                "is no pin; write the base64 of the SHA-256 of the certificate's public key (44 \
-                 characters)",
-            );
-        }
-        pin
-    };
-    item.items().iter().map(pin).collect()
 }

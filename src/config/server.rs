@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::reader::{Item, Section};
-use super::{Limits, Listen, ServerConfig};
+use super::route::optional;
+use super::{Limits, Listen, ServerConfig, tls};
 
 /// Where bearerd listens if the configuration does not say.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -23,14 +24,26 @@ pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
     let threads = number(&section, "threads", 1, 1..=256);
     let hosts = section.take("allowed_hosts").map_or(Some(Vec::new()), |item| allowed_hosts(&item));
     let grace = number(&section, "shutdown_grace_seconds", 30, 0..=3600);
+    let tls = optional(&section, "tls", tls::identity);
+    let peer_uids = section.take("allow_peer_uids").map_or(Some(Vec::new()), |item| uids(&item));
     let limits = section.take("limits").map_or(Some(default().limits), |item| limits(&item));
     section.finish();
+    let (listen, tls) = (listen?, tls?);
+    let wants_tls = listen.iter().any(|listen| matches!(listen, Listen::Tls(_)));
+    if wants_tls && tls.is_none() {
+        item.wrong(
+            "listens with tls: but shows no certificate; write tls = { cert = \"…\", key = \"…\" }",
+        );
+        return None;
+    }
     Some(ServerConfig {
-        listen: listen?,
+        listen,
         admin: admin?,
         threads: usize::try_from(threads?).ok()?,
         allowed_hosts: hosts?,
         shutdown_grace: Duration::from_secs(grace?),
+        tls,
+        peer_uids: peer_uids?,
         limits: limits?,
     })
 }
@@ -42,6 +55,8 @@ fn default() -> ServerConfig {
         threads: 1,
         allowed_hosts: Vec::new(),
         shutdown_grace: Duration::from_secs(30),
+        tls: None,
+        peer_uids: Vec::new(),
         limits: Limits {
             connections: 10_000,
             head_bytes: 64 << 10,
@@ -75,7 +90,11 @@ fn listener(item: &Item<'_>, allow_remote: bool) -> Option<Listen> {
         }
         return Some(Listen::Unix(path.into()));
     }
-    let address = socket(item, &text)?;
+    let (address, listen): (_, fn(SocketAddr) -> Listen) = match text.strip_prefix("tls:") {
+        Some(address) => (address, Listen::Tls),
+        None => (text.as_str(), Listen::Tcp),
+    };
+    let address = socket(item, address)?;
     if !address.ip().is_loopback() && !allow_remote {
         item.wrong(
             "would let other machines send requests with the token; write \"127.0.0.1:PORT\", or \
@@ -83,7 +102,7 @@ fn listener(item: &Item<'_>, allow_remote: bool) -> Option<Listen> {
         );
         return None;
     }
-    Some(Listen::Tcp(address))
+    Some(listen(address))
 }
 
 fn socket(item: &Item<'_>, text: &str) -> Option<SocketAddr> {
@@ -94,6 +113,11 @@ fn socket(item: &Item<'_>, text: &str) -> Option<SocketAddr> {
         ));
     }
     address
+}
+
+fn uids(item: &Item<'_>) -> Option<Vec<u32>> {
+    let uid = |item: &Item<'_>| u32::try_from(item.number(0..=u64::from(u32::MAX))?).ok();
+    item.items().iter().map(uid).collect()
 }
 
 fn allowed_hosts(item: &Item<'_>) -> Option<Vec<String>> {

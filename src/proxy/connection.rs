@@ -14,6 +14,9 @@ use super::route::Routes;
 
 mod http1;
 mod http2;
+mod prefixed;
+
+use prefixed::Prefixed;
 
 /// What a connection is served with.
 pub(super) struct Served {
@@ -55,11 +58,12 @@ where
             },
             known => (Bytes::new(), known == Protocol::Http2),
         };
+        let io = Prefixed { io, prefix };
         if is_http2 {
             // Large, and rarer than connections that idle in the other branch.
-            Box::pin(http2::serve(io, prefix, served)).await;
+            Box::pin(http2::serve(io, served)).await;
         } else {
-            http1::serve(io, prefix, served).await;
+            http1::serve(io, served).await;
         }
     }
 }

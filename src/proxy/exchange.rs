@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{self, CONNECTION, DATE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version, response};
+use http::{HeaderValue, Request, Response, StatusCode, Version, response};
+use http_body::Body;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use super::reject::{self, Reason};
 use super::relay::{Downstream, Record, Relay};
 use super::replay::{Handle, Outbound};
 use super::route::{Route, Routes};
+use super::tunnel::{self, Tunnel};
 use super::upstream::{Call, Lease, Outgoing, UpstreamError};
 use super::wire::Wire;
 use super::{hop, inject};
@@ -43,6 +46,14 @@ pub(super) struct Exchange {
     body_again: Option<Handle>,
     /// It may have arrived twice already.
     sent_twice: bool,
+    /// What the caller would go on with.
+    upgrade: Option<Box<Upgrade>>,
+}
+
+/// An upgrade that a caller asks for.
+struct Upgrade {
+    protocols: HeaderValue,
+    caller: OnUpgrade,
 }
 
 impl Exchange {
@@ -50,9 +61,11 @@ impl Exchange {
     pub(super) fn begin(
         routes: Arc<Routes>,
         wire: Arc<Wire>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<(Box<Self>, Outbound), Box<Response<Downstream>>> {
         let now = Moment::now();
+        wire.take_early(request.version() == Version::HTTP_11);
+        let upgrade = upgrade(&mut request);
         let (head, body) = request.into_parts();
         let admitted = check_framing(&head, &wire).and_then(|()| routes.admit(&head));
         let route = match admitted {
@@ -64,14 +77,19 @@ impl Exchange {
             }
         };
         let record = Record::begin(Arc::clone(&route), wire, now);
-        let (outgoing, keeps_own) = match shape(head, &route, &routes) {
+        let (mut outgoing, keeps_own) = match shape(head, &route, &routes) {
             Ok(shaped) => shaped,
             Err(reason) => return Err(Box::new(refuse(&routes, record, reason))),
         };
+        if let Some(upgrade) = &upgrade {
+            outgoing.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            outgoing.headers.insert(header::UPGRADE, upgrade.protocols.clone());
+        }
         let config = &route.config;
         let limit = if keeps_own { 0 } else { config.replay.body_bytes };
         let body = Outbound::new(body, limit, &routes.budget, &config.header);
-        let body_again = body.handle();
+        // RFC 9110 §7.8: an upgrade may have begun, so it is never sent twice.
+        let body_again = if upgrade.is_none() { body.handle() } else { None };
         let (held, sent_twice) = (None, false);
         let mut exchange = Box::new(Self {
             routes,
@@ -82,6 +100,7 @@ impl Exchange {
             keeps_own,
             body_again,
             sent_twice,
+            upgrade,
         });
         if !keeps_own && let Some(held) = route.credential.bearer(now, &config.scheme) {
             exchange.carry(held);
@@ -115,7 +134,8 @@ impl Exchange {
     /// A pooled connection, if the request can be sent now.
     pub(super) fn pooled(&self) -> Option<Lease> {
         let sendable = self.held.is_some() || self.keeps_own;
-        let lease = sendable.then(|| self.route().upstream.pooled(self.now.mono)).flatten()?;
+        let upstream = &self.route().upstream;
+        let lease = sendable.then(|| upstream.pooled(&self.outgoing, self.now.mono)).flatten()?;
         self.await_answer(self.now.mono);
         Some(lease)
     }
@@ -131,7 +151,8 @@ impl Exchange {
         let started = monotonic();
         let bound = self.route().config.timeouts.connect + WATCHDOG_SLACK;
         self.record.watchdog().request(started + bound, Duration::ZERO);
-        self.route().upstream.connect(started).await.map_err(|error| reason(&error))
+        let upstream = &self.route().upstream;
+        upstream.connect(&self.outgoing, started).await.map_err(|error| reason(&error))
     }
 
     /// Puts the request on a connection.
@@ -159,7 +180,7 @@ impl Exchange {
     }
 
     async fn send(&mut self, body: Outbound) -> Answered {
-        let lease = match self.route().upstream.pooled(monotonic()) {
+        let lease = match self.route().upstream.pooled(&self.outgoing, monotonic()) {
             Some(lease) => lease,
             None => self.connect().await?,
         };
@@ -173,7 +194,7 @@ impl Exchange {
     /// only a request that is idempotent and has no body, once, and only when a pooled connection
     /// turned out to be closed (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
     pub(super) async fn head(&mut self, call: Call) -> Answered {
-        match call.head(self.record.watchdog()).await {
+        match call.head(self.record.wire()).await {
             Ok(answered) => Ok(answered),
             Err(failed) => Box::pin(self.send_again(*failed)).await,
         }
@@ -185,9 +206,8 @@ impl Exchange {
     }
 
     pub(super) fn relay(mut self, mut head: response::Parts, call: Call) -> Response<Downstream> {
-        // RFC 9110 §7.8: a protocol switch that nobody asked for.
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return self.refuse(Reason::UpstreamProtocol);
+            return self.switch(head, call);
         }
         let config = &self.route().config;
         if let Err(reason) = hop::strip_response(&mut head.headers, config.strip_cookies) {
@@ -196,14 +216,48 @@ impl Exchange {
         let idle = config.timeouts.idle;
         self.record.watchdog().request(monotonic() + idle, idle);
         head.version = Version::HTTP_11;
+        // RFC 9110 §6.6.1: who passes an answer on and has a clock adds what is missing.
+        if !head.headers.contains_key(DATE) {
+            head.headers.insert(DATE, reject::date());
+        }
         self.record.status(head.status.as_u16());
         let relay = Relay::new(call, self.record);
         Response::from_parts(head, Downstream::Relayed(relay))
     }
 
+    /// RFC 9110 §7.8: only to what was asked for.
+    fn switch(mut self, mut head: response::Parts, call: Call) -> Response<Downstream> {
+        let agreed =
+            self.upgrade.take().filter(|asked| tunnel::agrees(&asked.protocols, &head.headers));
+        let protocol = head.headers.get(header::UPGRADE).cloned();
+        let stripped = hop::strip_response(&mut head.headers, self.route().config.strip_cookies);
+        let (Some(upgrade), Some(protocol), Ok(())) = (agreed, protocol, stripped) else {
+            return self.refuse(Reason::UpstreamProtocol);
+        };
+        let Some((stream, first)) = call.into_upgraded() else {
+            return self.refuse(Reason::UpstreamProtocol);
+        };
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(header::UPGRADE, protocol);
+        head.version = Version::HTTP_11;
+        self.record.status(head.status.as_u16());
+        let wire = Arc::clone(self.record.wire());
+        wire.leave(Tunnel::new(upgrade.caller, stream, first, self.record));
+        Response::from_parts(head, Downstream::Own { text: None, record: None })
+    }
+
     pub(super) fn refuse(self, reason: Reason) -> Response<Downstream> {
         refuse(&self.routes, self.record, reason)
     }
+}
+
+/// What `request` asks to go on with, if it may.
+fn upgrade(request: &mut Request<Incoming>) -> Option<Box<Upgrade>> {
+    let may = request.headers().contains_key(header::UPGRADE)
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream();
+    let protocols = may.then(|| tunnel::wanted(request.headers())).flatten()?;
+    Some(Box::new(Upgrade { protocols, caller: hyper::upgrade::on(request) }))
 }
 
 /// RFC 9112 §6.1: two framings in one request are an attempt to smuggle.
@@ -236,7 +290,9 @@ fn reason(error: &UpstreamError) -> Reason {
         UpstreamError::Unreachable(_) => Reason::UpstreamUnreachable,
         // The caller's body broke off, or its chunks are none (RFC 9112 §7.1).
         UpstreamError::Caller(_) | UpstreamError::CallerLength => return Reason::BadRequest,
-        UpstreamError::Broken(_) | UpstreamError::Malformed(_) => Reason::UpstreamProtocol,
+        UpstreamError::Broken(_) | UpstreamError::Malformed(_) | UpstreamError::Http2(_) => {
+            Reason::UpstreamProtocol
+        }
     };
     tracing::warn!(
         error = crate::telemetry::chain(error),

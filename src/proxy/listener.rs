@@ -4,184 +4,38 @@
 //! connection, it panics if it cannot bind, and it spins on accept errors. Listeners are bound
 //! before the runtimes start, and every worker accepts from all of them.
 
-use std::fmt;
+use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, watch};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Protocol, Served, serve};
+use super::reject::{self, Reason};
 use super::route::Routes;
 use crate::clock::monotonic;
-use crate::config::Listen;
+
+mod bound;
+mod drain;
+
+pub use bound::Bound;
+pub use drain::Drain;
+use drain::{Open, Place};
 
 /// How often a worker closes what has been idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// After running out of file descriptors or memory, accepting again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(200);
-
-/// A bound listener.
-pub enum Bound {
-    /// TCP.
-    Tcp(TcpListener),
-    /// A unix socket and its path, which is removed in the end.
-    Unix(UnixListener, PathBuf),
-}
-
-impl Bound {
-    /// Binds `listen`. A unix socket is for its owner only, and a dead one is replaced.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn bind(listen: &Listen) -> io::Result<Self> {
-        match listen {
-            Listen::Tcp(address) => {
-                let listener = TcpListener::bind(address)?;
-                listener.set_nonblocking(true)?;
-                Ok(Self::Tcp(listener))
-            }
-            Listen::Unix(path) => {
-                remove_dead_socket(path)?;
-                // Created 0600 from the first moment: nobody connects before a chmod.
-                let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-                let listener = UnixListener::bind(path);
-                rustix::process::umask(mask);
-                let listener = listener?;
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-                listener.set_nonblocking(true)?;
-                Ok(Self::Unix(listener, path.clone()))
-            }
-        }
-    }
-
-    /// The address, with the port that the system chose for port 0.
-    #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
-        }
-    }
-
-    /// Closes this end, the workers keep theirs; a unix socket's path is to be removed in the end.
-    #[must_use]
-    pub fn close(self) -> Option<PathBuf> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Unix(_, path) => Some(path),
-        }
-    }
-
-    fn try_clone(&self) -> io::Result<Self> {
-        Ok(match self {
-            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
-            Self::Unix(listener, path) => Self::Unix(listener.try_clone()?, path.clone()),
-        })
-    }
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => address.fmt(f),
-                Err(error) => error.fmt(f),
-            },
-            Self::Unix(_, path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// A socket that nobody listens on any more is left over from a process that died.
-fn remove_dead_socket(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => {
-            match std::os::unix::net::UnixStream::connect(path) {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path)
-                }
-                _ => Err(io::ErrorKind::AddrInUse.into()),
-            }
-        }
-        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// The end of accepting and the connections that are still open.
-#[derive(Default)]
-pub struct Drain {
-    /// Wakes every connection when draining begins.
-    pub(super) begun: Arc<Notify>,
-    draining: AtomicBool,
-    open: AtomicUsize,
-    /// Wakes who waits for the last connection.
-    closed: Notify,
-}
-
-impl Drain {
-    /// Stops accepting; connections end after the request that they are at.
-    pub fn begin(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.begun.notify_waiters();
-    }
-
-    /// True once [`Drain::begin`] was called.
-    #[must_use]
-    pub fn has_begun(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    /// Returns when draining begins.
-    pub(super) async fn wait(&self) {
-        let begun = self.begun.notified();
-        if !self.has_begun() {
-            begun.await;
-        }
-    }
-
-    /// Returns when no connection is open any more.
-    pub async fn finished(&self) {
-        loop {
-            let closed = self.closed.notified();
-            if self.open.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            closed.await;
-        }
-    }
-}
-
-/// Counts one open connection.
-struct Open(Arc<Drain>);
-
-impl Open {
-    fn enter(drain: &Arc<Drain>, limit: usize) -> Option<Self> {
-        let open = drain.open.fetch_add(1, Ordering::AcqRel);
-        let place = Self(Arc::clone(drain));
-        (open < limit).then_some(place)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.closed.notify_waiters();
-        }
-    }
-}
+/// How long a connection over the limit may take to be told so.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// One worker: a thread with a runtime of its own, which accepts and serves.
 pub struct Worker {
@@ -210,20 +64,26 @@ impl Worker {
     #[allow(clippy::disallowed_methods)] // one of the two places that spawn
     async fn run(&mut self) -> io::Result<()> {
         for listener in self.listeners.drain(..) {
-            let (routes, drain) = (self.routes.clone(), Arc::clone(&self.drain));
+            let door = Door { routes: self.routes.clone(), drain: Arc::clone(&self.drain) };
             match listener {
                 Bound::Tcp(listener) => {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
-                    tokio::spawn(accept(routes, drain, async move || {
-                        let (stream, _) = listener.accept().await?;
-                        stream.set_nodelay(true)?;
-                        Ok(stream)
+                    let accept = async move || accept_tcp(&listener).await;
+                    tokio::spawn(door.accept(accept, |stream, door| {
+                        serve(stream, Protocol::Unknown, door.served())
                     }));
+                }
+                Bound::Tls(listener) => {
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    let accept = async move || accept_tcp(&listener).await;
+                    tokio::spawn(door.accept(accept, |stream, door| tls(stream, door.served())));
                 }
                 Bound::Unix(listener, _) => {
                     let listener = tokio::net::UnixListener::from_std(listener)?;
-                    tokio::spawn(accept(routes, drain, async move || {
-                        Ok(listener.accept().await?.0)
+                    let routes = self.routes.clone();
+                    let accept = async move || accept_unix(&listener, &routes).await;
+                    tokio::spawn(door.accept(accept, |stream, door| {
+                        serve(stream, Protocol::Unknown, door.served())
                     }));
                 }
             }
@@ -235,45 +95,128 @@ impl Worker {
     }
 }
 
-#[allow(clippy::disallowed_methods)] // one of the two places that spawn
-async fn accept<I>(
+async fn accept_tcp(listener: &tokio::net::TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A connection of a user who may make one. Without a list the socket's mode says who may.
+async fn accept_unix(
+    listener: &tokio::net::UnixListener,
+    routes: &watch::Receiver<Arc<Routes>>,
+) -> io::Result<UnixStream> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let peer = stream.peer_cred()?.uid();
+        let allowed = Arc::clone(&routes.borrow());
+        if allowed.peer_uids.is_empty() || allowed.peer_uids.contains(&peer) {
+            return Ok(stream);
+        }
+        tracing::warn!(uid = peer, "a user who is not in allow_peer_uids was turned away");
+    }
+}
+
+/// Shakes hands, within the time that a request head has, and serves what was agreed on.
+async fn tls(stream: TcpStream, served: Served) {
+    let (config, limit) = {
+        let routes = served.routes.borrow();
+        (routes.tls.clone(), routes.limits.head_time)
+    };
+    let Some(config) = config else { return };
+    let shaken = timeout(limit, TlsAcceptor::from(config).accept(stream)).await;
+    let stream = match shaken {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake with a caller failed"),
+        Err(_) => return,
+    };
+    let protocol = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    serve(stream, protocol, served).await;
+}
+
+/// Where connections come in.
+struct Door {
     routes: watch::Receiver<Arc<Routes>>,
     drain: Arc<Drain>,
-    next: impl AsyncFn() -> io::Result<I>,
-) where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    loop {
-        let begun = drain.begun.notified();
-        if drain.has_begun() {
-            return;
-        }
-        let accepted = tokio::select! {
-            accepted = next() => accepted,
-            () = begun => return,
-        };
-        let limit = routes.borrow().limits.connections;
-        match accepted {
-            Ok(io) => {
-                let Some(open) = Open::enter(&drain, limit) else {
-                    tracing::warn!(limit, "too many connections: one was closed at once");
-                    continue;
-                };
-                let served = Served { routes: routes.clone(), drain: Arc::clone(&drain) };
-                let serving = serve(io, Protocol::Unknown, served);
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(open);
-                });
+}
+
+impl Door {
+    fn served(&self) -> Served {
+        Served { routes: self.routes.clone(), drain: Arc::clone(&self.drain) }
+    }
+
+    /// Accepts from `next`, and has each connection served by a task of its own.
+    #[allow(clippy::disallowed_methods)] // one of the two places that spawn
+    async fn accept<I, F>(self, next: impl AsyncFn() -> io::Result<I>, serve: fn(I, &Self) -> F)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        loop {
+            let begun = self.drain.begun.notified();
+            if self.drain.has_begun() {
+                return;
             }
-            // The caller was gone before it was accepted.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                tracing::error!(%error, "cannot accept");
-                tokio::time::sleep(PAUSE).await;
+            let accepted = tokio::select! {
+                accepted = next() => accepted,
+                () = begun => return,
+            };
+            match accepted {
+                Ok(io) => match self.place() {
+                    Place::Free(open) => {
+                        let serving = serve(io, &self);
+                        tokio::spawn(async move {
+                            serving.await;
+                            drop(open);
+                        });
+                    }
+                    Place::Full(open) => {
+                        tokio::spawn(async move {
+                            turn_away(io).await;
+                            drop(open);
+                        });
+                    }
+                    Place::None => {}
+                },
+                // The caller was gone before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept");
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
     }
+
+    fn place(&self) -> Place {
+        let routes = self.routes.borrow();
+        let limit = routes.limits.connections;
+        let place = Open::enter(&self.drain, limit);
+        if !matches!(place, Place::Free(_)) {
+            routes.refused[Reason::Overloaded.index()].inc();
+            tracing::warn!(limit, "too many connections: one was turned away");
+        }
+        place
+    }
+}
+
+/// Answers a connection over the limit. What it asks is read first, or closing would take the
+/// answer away from it.
+async fn turn_away<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) {
+    let answering = async {
+        let mut asked = [0; 1024];
+        if io.read(&mut asked).await? > 0 {
+            io.write_all(&reject::on_the_wire(Reason::Overloaded)).await?;
+            io.shutdown().await?;
+            while io.read(&mut asked).await? > 0 {}
+        }
+        Ok::<_, io::Error>(())
+    };
+    // Whether it hears it is its own affair.
+    let _ = timeout(FAREWELL, answering).await;
 }
 
 #[async_trait]

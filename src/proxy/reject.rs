@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use crate::clock::Moment;
 
 /// Why a request was not forwarded, or its answer not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub enum Reason {
     BadRequest,
     /// The request target is too long.
     TooLarge,
+    /// The request head is too large.
+    HeadTooLarge,
     /// The caller sent the header that the route injects.
     ClientAuthorization,
     /// There is no usable token.
@@ -73,7 +77,7 @@ impl Reason {
             Self::OriginNotAllowed => 2,
             Self::MethodNotAllowed => 3,
             Self::BadRequest => 4,
-            Self::TooLarge => 5,
+            Self::TooLarge | Self::HeadTooLarge => 5,
             Self::ClientAuthorization => 6,
             Self::TokenUnavailable(_) => 7,
             Self::UpstreamUnreachable => 8,
@@ -84,7 +88,7 @@ impl Reason {
         }
     }
 
-    /// RFC 9110 §15, RFC 5842 §7.2 (508). Never 401: that is the upstream's word.
+    /// RFC 9110 §15, RFC 6585 §5 (431), RFC 5842 §7.2 (508). Never 401: that is the upstream's word.
     fn status(self) -> StatusCode {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -93,6 +97,7 @@ impl Reason {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BadRequest | Self::ClientAuthorization => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TokenUnavailable(_) | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -108,6 +113,7 @@ impl Reason {
             Self::MethodNotAllowed => "this method is not forwarded",
             Self::BadRequest => "the request is malformed or ambiguous",
             Self::TooLarge => "the request target is too long",
+            Self::HeadTooLarge => "the request head is too large",
             Self::ClientAuthorization => "the request carries a credential of its own",
             Self::TokenUnavailable(_) => "no usable token",
             Self::UpstreamUnreachable => "the upstream cannot be reached",
@@ -132,6 +138,7 @@ pub fn response(reason: Reason) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
+    headers.insert(DATE, date());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert("bearerd-reason", HeaderValue::from_static(reason.as_str()));
     match reason {
@@ -150,6 +157,40 @@ pub fn response(reason: Reason) -> Response<Bytes> {
         _ => {}
     }
     response
+}
+
+/// The value of `Date` (RFC 9110 §6.6.1).
+#[must_use]
+pub fn date() -> HeaderValue {
+    let date = httpdate::fmt_http_date(Moment::now().wall);
+    HeaderValue::from_str(&date).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// The answer that tells `reason`, after which the connection is closed, as HTTP/1.1: for where
+/// there is no request to answer.
+#[must_use]
+pub fn on_the_wire(reason: Reason) -> Vec<u8> {
+    let response = response(reason);
+    let status = response.status();
+    let phrase = status.canonical_reason().unwrap_or_default();
+    let mut wire = format!("HTTP/1.1 {} {phrase}\r\n", status.as_str()).into_bytes();
+    write_fields(&mut wire, response.headers());
+    let length = response.body().len();
+    wire.extend_from_slice(
+        format!("content-length: {length}\r\nconnection: close\r\n\r\n").as_bytes(),
+    );
+    wire.extend_from_slice(response.body());
+    wire
+}
+
+/// Header lines as HTTP/1.1 wants them.
+pub(super) fn write_fields(wire: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        wire.extend_from_slice(name.as_str().as_bytes());
+        wire.extend_from_slice(b": ");
+        wire.extend_from_slice(value.as_bytes());
+        wire.extend_from_slice(b"\r\n");
+    }
 }
 
 #[cfg(test)]

@@ -181,6 +181,12 @@ impl Record {
         &self.route
     }
 
+    /// The connection that the request came on.
+    #[must_use]
+    pub fn wire(&self) -> &Arc<Wire> {
+        &self.wire
+    }
+
     /// The deadline of what the request is at.
     #[must_use]
     pub fn watchdog(&self) -> &Watchdog {

@@ -78,6 +78,10 @@ pub struct Routes {
     pub pseudonym: String,
     /// Bounds.
     pub limits: Limits,
+    /// Users who may connect to unix sockets; empty = whoever the sockets' mode lets.
+    pub peer_uids: Vec<u32>,
+    /// For TLS listeners.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// For the copies of request bodies.
     pub budget: Arc<Budget>,
     /// By [`Reason::index`].

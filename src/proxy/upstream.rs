@@ -8,29 +8,47 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, response};
 use http_body::{Frame, SizeHint};
 use thiserror::Error;
 use tokio::time::Instant;
 
 use super::replay::Outbound;
-use super::watchdog::Watchdog;
-use crate::dial::{DialError, Peer};
+use super::wire::Wire;
+use crate::dial::{DialError, Peer, Stream};
 
 pub(super) mod http1;
+mod http2;
 mod pool;
 
 use http1::{Connection, Malformed};
 
 /// Somebody to send requests to.
 pub struct Upstream {
+    /// The peer, which decides by ALPN what is spoken if there is TLS.
     peer: Peer,
+    /// The same, but for HTTP/1.1 only: what an upgrade needs.
+    peer_http1: Peer,
+    /// HTTP/2 and nothing else.
+    only_http2: bool,
     connect_timeout: Duration,
     /// How long a connection takes requests.
     max_age: Duration,
-    /// Where this upstream's idle connections are in each thread's pool; never used again.
+    /// Where this upstream's idle connections are in each thread's pools; never used again.
     slot: usize,
+}
+
+/// How an upstream is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// `Some(true)`: HTTP/2 only; `Some(false)`: HTTP/1.1 only; `None`: with TLS what both can,
+    /// HTTP/2 first, and else HTTP/1.1.
+    pub http2: Option<bool>,
+    /// For connecting and the TLS handshake.
+    pub connect_timeout: Duration,
+    /// How long a connection takes requests.
+    pub max_age: Duration,
 }
 
 /// A request as it goes out, but for its body. It stays with its exchange, which may send it twice.
@@ -58,6 +76,9 @@ pub enum UpstreamError {
     /// What came was not HTTP.
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    /// The HTTP/2 connection or the stream broke.
+    #[error("upstream connection failed")]
+    Http2(#[source] hyper::Error),
     /// The caller's body broke off, or its chunks are none (RFC 9112 §7.1).
     #[error("the caller's body failed")]
     Caller(#[source] hyper::Error),
@@ -82,32 +103,74 @@ pub struct Failed {
 impl Upstream {
     /// An upstream at `peer`.
     #[must_use]
-    pub fn new(peer: Peer, connect_timeout: Duration, max_age: Duration) -> Self {
+    pub fn new(peer: &Peer, terms: Terms) -> Self {
         static SLOTS: AtomicUsize = AtomicUsize::new(0);
-        Self { peer, connect_timeout, max_age, slot: SLOTS.fetch_add(1, Ordering::Relaxed) }
+        let only_http2 = terms.http2 == Some(true);
+        let protocols: &[&[u8]] = match terms.http2 {
+            Some(true) => &[b"h2"],
+            Some(false) => &[b"http/1.1"],
+            None => &[b"h2", b"http/1.1"],
+        };
+        Self {
+            peer: peer.with_protocols(protocols),
+            peer_http1: peer.with_protocols(&[b"http/1.1"]),
+            only_http2,
+            connect_timeout: terms.connect_timeout,
+            max_age: terms.max_age,
+            slot: SLOTS.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
-    /// A pooled connection that can take a request.
+    /// A pooled connection that can take `request`.
     #[must_use]
-    pub fn pooled(&self, now: Instant) -> Option<Lease> {
-        let connection = pool::take(self.slot, now)?;
-        Some(Lease { connection, slot: self.slot, pooled: true })
+    pub fn pooled(&self, request: &Outgoing, now: Instant) -> Option<Lease> {
+        let shared = if request.upgrades() { None } else { http2::take(self.slot, now) };
+        let connection = match shared {
+            Some(sender) => Line::Http2(sender, self.peer.scheme()),
+            None => Line::Http1(pool::take(self.slot, now)?),
+        };
+        Some(Lease { line: connection, slot: self.slot, pooled: true })
     }
 
-    /// A new connection.
+    /// A new connection for `request`.
     ///
     /// # Errors
     /// There is none to be had.
-    pub async fn connect(&self, now: Instant) -> Result<Lease, UpstreamError> {
-        let stream = self.peer.connect(now + self.connect_timeout).await?;
-        let connection = Connection::new(stream, now, now + self.max_age);
-        Ok(Lease { connection, slot: self.slot, pooled: false })
+    pub async fn connect(&self, request: &Outgoing, now: Instant) -> Result<Lease, UpstreamError> {
+        let upgrades = request.upgrades() && !self.only_http2;
+        let peer = if upgrades { &self.peer_http1 } else { &self.peer };
+        let stream = peer.connect(now + self.connect_timeout).await?;
+        let agreed = stream.agreed_protocol();
+        let good_until = now + self.max_age;
+        let is_http2 = agreed == Some(b"h2") || (self.only_http2 && !stream.is_tls());
+        let line = if is_http2 {
+            let sender = http2::open(stream, self.slot, now, good_until).await?;
+            Line::Http2(sender, self.peer.scheme())
+        } else if self.only_http2 {
+            return Err(DialError::NoHttp2.into());
+        } else {
+            Line::Http1(Connection::new(stream, now, good_until))
+        };
+        Ok(Lease { line, slot: self.slot, pooled: false })
     }
+}
+
+impl Outgoing {
+    /// It asks for another protocol (RFC 9110 §7.8), which only HTTP/1.1 has a way to.
+    #[must_use]
+    pub fn upgrades(&self) -> bool {
+        self.headers.contains_key(http::header::UPGRADE)
+    }
+}
+
+enum Line {
+    Http1(Box<Connection>),
+    Http2(hyper::client::conn::http2::SendRequest<Outbound>, Scheme),
 }
 
 /// A connection that can take a request.
 pub struct Lease {
-    connection: Box<Connection>,
+    line: Line,
     slot: usize,
     pooled: bool,
 }
@@ -116,13 +179,16 @@ impl Lease {
     /// Puts `request` and `body` on it; polling the call sends them.
     #[must_use]
     pub fn start(self, request: &Outgoing, body: Outbound) -> Call {
-        Call::Http1(Box::new(http1::Call::new(
-            self.connection,
-            request,
-            body,
-            self.slot,
-            self.pooled,
-        )))
+        match self.line {
+            Line::Http1(connection) => {
+                let call = http1::Call::new(connection, request, body, self.slot, self.pooled);
+                Call::Http1(Box::new(call))
+            }
+            Line::Http2(sender, scheme) => {
+                let call = http2::Call::new(sender, request, body, &scheme, self.pooled);
+                Call::Http2(Box::new(call))
+            }
+        }
     }
 }
 
@@ -131,20 +197,26 @@ impl Lease {
 pub enum Call {
     /// Over HTTP/1.1.
     Http1(Box<http1::Call>),
+    /// Over HTTP/2.
+    Http2(Box<http2::Call>),
 }
 
 impl Call {
-    /// Drives the call until the response head is there, or `watchdog` says that time is up.
+    /// Drives the call until the response head is there, or the watchdog of `wire`, on which the
+    /// request came, says that time is up.
     ///
     /// # Errors
     /// [`Failed`] says what is known about how far the request came.
-    pub async fn head(
-        mut self,
-        watchdog: &Watchdog,
-    ) -> Result<(response::Parts, Self), Box<Failed>> {
-        let result = poll_fn(|cx| match self.poll_head(cx) {
-            Poll::Pending if watchdog.expired() => Poll::Ready(Err(UpstreamError::Timeout)),
-            polled => polled,
+    pub async fn head(mut self, wire: &Wire) -> Result<(response::Parts, Self), Box<Failed>> {
+        let result = poll_fn(|cx| {
+            let polled = self.poll_head(cx);
+            self.take_early().into_iter().for_each(|early| wire.say_early(early));
+            match polled {
+                Poll::Pending if wire.watchdog.expired() => {
+                    Poll::Ready(Err(UpstreamError::Timeout))
+                }
+                polled => polled,
+            }
         })
         .await;
         match result {
@@ -156,12 +228,21 @@ impl Call {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, UpstreamError>> {
         match self {
             Self::Http1(call) => call.poll_head(cx),
+            Self::Http2(call) => call.poll_head(cx),
+        }
+    }
+
+    fn take_early(&mut self) -> Vec<response::Parts> {
+        match self {
+            Self::Http1(call) => call.take_early(),
+            Self::Http2(_) => Vec::new(),
         }
     }
 
     fn failed(self, error: UpstreamError) -> Box<Failed> {
         match self {
             Self::Http1(call) => call.failed(error),
+            Self::Http2(call) => call.failed(error),
         }
     }
 
@@ -172,6 +253,7 @@ impl Call {
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         match self {
             Self::Http1(call) => call.poll_frame(cx),
+            Self::Http2(call) => call.poll_frame(cx),
         }
     }
 
@@ -180,6 +262,7 @@ impl Call {
     pub fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(call) => call.is_end_stream(),
+            Self::Http2(call) => call.is_end_stream(),
         }
     }
 
@@ -188,6 +271,16 @@ impl Call {
     pub fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(call) => call.size_hint(),
+            Self::Http2(call) => call.size_hint(),
+        }
+    }
+
+    /// After a 101: the stream, and what was read of it already.
+    #[must_use]
+    pub fn into_upgraded(self) -> Option<(Stream, Bytes)> {
+        match self {
+            Self::Http1(call) => Some(call.into_upgraded()),
+            Self::Http2(_) => None,
         }
     }
 
@@ -195,6 +288,8 @@ impl Call {
     pub fn finish(self) {
         match self {
             Self::Http1(call) => call.finish(),
+            // It is shared and goes on anyway.
+            Self::Http2(_) => {}
         }
     }
 }
@@ -202,4 +297,5 @@ impl Call {
 /// Closes this thread's idle connections that are old or closed by the upstream.
 pub fn sweep(now: Instant) {
     pool::sweep(now);
+    http2::sweep(now);
 }

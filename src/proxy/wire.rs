@@ -1,15 +1,19 @@
 //! A caller's connection as hyper sees it, and what its requests need to know of it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use http::{StatusCode, response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Follower;
+use super::hop;
+use super::reject::{self, Reason};
+use super::route::Routes;
+use super::tunnel::Tunnel;
 use super::watchdog::Watchdog;
 
 /// What a connection and the requests on it share.
@@ -18,13 +22,26 @@ pub struct Wire {
     pub watchdog: Watchdog,
     /// A head with both framings has come; from then on no chunked request is believed.
     ambiguous: AtomicBool,
+    /// The present request's caller understands interim responses.
+    takes_early: AtomicBool,
+    /// There is something in `early`.
+    has_early: AtomicBool,
+    early: Mutex<Vec<u8>>,
+    tunnel: Mutex<Option<Box<Tunnel>>>,
 }
 
 impl Wire {
     /// A connection under `watchdog`.
     #[must_use]
     pub fn new(watchdog: Watchdog) -> Self {
-        Self { watchdog, ambiguous: AtomicBool::new(false) }
+        Self {
+            watchdog,
+            ambiguous: AtomicBool::new(false),
+            takes_early: AtomicBool::new(false),
+            has_early: AtomicBool::new(false),
+            early: Mutex::default(),
+            tunnel: Mutex::default(),
+        }
     }
 
     /// True if a request that says that it is chunked may have said a length as well.
@@ -32,20 +49,65 @@ impl Wire {
     pub fn is_ambiguous(&self) -> bool {
         self.ambiguous.load(Relaxed)
     }
+
+    /// Whether interim responses may be said to the present request's caller: HTTP/1.1's only
+    /// (RFC 9110 §15.2; hyper has no way to say them in HTTP/2).
+    pub(super) fn take_early(&self, takes: bool) {
+        self.takes_early.store(takes, Relaxed);
+    }
+
+    /// Says a 103 before anything that hyper has still to say (RFC 8297); others are of no use to
+    /// who did not ask for them.
+    pub(super) fn say_early(&self, mut head: response::Parts) {
+        if head.status != StatusCode::EARLY_HINTS
+            || !self.takes_early.load(Relaxed)
+            || hop::strip_response(&mut head.headers, true).is_err()
+        {
+            return;
+        }
+        let mut early = lock(&self.early);
+        early.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
+        reject::write_fields(&mut early, &head.headers);
+        early.extend_from_slice(b"\r\n");
+        self.has_early.store(true, Relaxed);
+    }
+
+    /// Leaves `tunnel` for when hyper is done with the connection.
+    pub(super) fn leave(&self, tunnel: Tunnel) {
+        *lock(&self.tunnel) = Some(Box::new(tunnel));
+    }
+
+    /// The tunnel that was left.
+    pub(super) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        lock(&self.tunnel).take()
+    }
 }
 
-/// The stream beneath hyper's HTTP/1 server.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The stream beneath hyper's server.
 pub(super) struct Wired<I> {
     io: I,
-    /// What was read to tell the protocol.
-    prefix: Bytes,
     follower: Follower,
     wire: Arc<Wire>,
+    routes: Arc<Routes>,
+    /// What is said instead of what hyper says.
+    instead: Option<Instead>,
+}
+
+/// A refusal of hyper's parser, in our words.
+struct Instead {
+    ours: Vec<u8>,
+    written: usize,
+    /// How long hyper's are.
+    theirs: usize,
 }
 
 impl<I> Wired<I> {
-    pub(super) fn new(io: I, prefix: Bytes, wire: Arc<Wire>) -> Self {
-        Self { io, prefix, follower: Follower::new(), wire }
+    pub(super) fn new(io: I, wire: Arc<Wire>, routes: Arc<Routes>) -> Self {
+        Self { io, follower: Follower::new(), wire, routes, instead: None }
     }
 
     fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -54,6 +116,34 @@ impl<I> Wired<I> {
         }
         result
     }
+
+    /// Notes if `bytes` end with a refusal of hyper's parser.
+    fn note_refusal(&mut self, bytes: &[IoSlice<'_>]) {
+        let Some((reason, tail)) = bytes.last().and_then(|last| parser_refusal(last)) else {
+            return;
+        };
+        let mut ours: Vec<u8> = bytes.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let theirs = ours.len();
+        ours.truncate(theirs - tail);
+        ours.extend_from_slice(&reject::on_the_wire(reason));
+        self.routes.refused[reason.index()].inc();
+        self.instead = Some(Instead { ours, written: 0, theirs });
+    }
+}
+
+/// hyper answers what it cannot parse by itself, with no field but these two; every answer that
+/// passes through us has a `Date`. The reason, and the length of that answer.
+fn parser_refusal(bytes: &[u8]) -> Option<(Reason, usize)> {
+    const FIELDS: &[u8] = b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let rest = bytes.strip_suffix(FIELDS)?;
+    [
+        (&b"HTTP/1.1 400 Bad Request"[..], Reason::BadRequest),
+        (b"HTTP/1.1 414 URI Too Long", Reason::TooLarge),
+        (b"HTTP/1.1 431 Request Header Fields Too Large", Reason::HeadTooLarge),
+    ]
+    .into_iter()
+    .find(|(line, _)| rest.ends_with(line))
+    .map(|(line, reason)| (reason, line.len() + FIELDS.len()))
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Wired<I> {
@@ -64,13 +154,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Wired<I> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        let result = if this.prefix.has_remaining() {
-            let here = this.prefix.len().min(buffer.remaining());
-            buffer.put_slice(&this.prefix.split_to(here));
-            Poll::Ready(Ok(()))
-        } else {
-            Pin::new(&mut this.io).poll_read(cx, buffer)
-        };
+        let result = Pin::new(&mut this.io).poll_read(cx, buffer);
         if let Poll::Ready(Ok(())) = result {
             this.wire.watchdog.progress();
             if this.follower.sees_both(&buffer.filled()[before..]) {
@@ -83,21 +167,36 @@ impl<I: AsyncRead + Unpin> AsyncRead for Wired<I> {
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Wired<I> {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.written(result)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.written(result)
+        let this = &mut *self;
+        if this.instead.is_none() {
+            this.note_refusal(slices);
+        }
+        if let Some(instead) = &mut this.instead {
+            while instead.written < instead.ours.len() {
+                let rest = &instead.ours[instead.written..];
+                instead.written += ready!(Pin::new(&mut this.io).poll_write(cx, rest))?;
+            }
+            let theirs = instead.theirs;
+            this.instead = None;
+            return Poll::Ready(Ok(theirs));
+        }
+        let result = match slices {
+            [only] => Pin::new(&mut this.io).poll_write(cx, only),
+            _ => Pin::new(&mut this.io).poll_write_vectored(cx, slices),
+        };
+        this.written(result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -105,7 +204,17 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Wired<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let this = &mut *self;
+        // hyper has written all that it had when it comes here.
+        if this.wire.has_early.load(Relaxed) {
+            let mut early = lock(&this.wire.early);
+            while !early.is_empty() {
+                let n = ready!(Pin::new(&mut this.io).poll_write(cx, &early))?;
+                early.drain(..n);
+            }
+            this.wire.has_early.store(false, Relaxed);
+        }
+        Pin::new(&mut this.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

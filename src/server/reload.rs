@@ -71,6 +71,11 @@ impl Reload {
         for (same, key) in [
             (now.listen == new.listen, "server.listen"),
             (now.admin == new.admin, "server.admin"),
+            (
+                // The mode of the sockets depends on it.
+                now.peer_uids.is_empty() == new.peer_uids.is_empty(),
+                "whether there is a server.allow_peer_uids",
+            ),
             (now.threads == new.threads, "server.threads"),
             (now.shutdown_grace == new.shutdown_grace, "server.shutdown_grace_seconds"),
         ] {

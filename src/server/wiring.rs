@@ -15,7 +15,7 @@ use crate::metrics::{Metrics, RouteMetrics};
 use crate::proxy::reject::Reason;
 use crate::proxy::replay::Budget;
 use crate::proxy::route::{Route, Routes, own_hosts};
-use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::{Terms, Upstream};
 use crate::secret::Fingerprint;
 use crate::tls::{self, TlsError};
 
@@ -30,12 +30,13 @@ pub enum WiringError {
         /// Why.
         source: TlsError,
     },
+    /// The same, for the listeners.
+    #[error("server.tls: TLS towards callers cannot be set up")]
+    Listeners(#[source] TlsError),
     /// The upstream's host cannot be verified or sent.
     #[error("route {0}: the upstream's host is no name that could be sent or verified")]
     Name(String),
 }
-
-const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// What is kept over reloads: pools stay warm and counters go on.
 pub(super) struct Wiring {
@@ -60,36 +61,45 @@ impl Wiring {
         Self { metrics, addresses, pseudonym, upstreams, route_metrics }
     }
 
-    /// What of `config`'s routes can fail, before anything is touched: one entry a route.
+    /// What of `config` can fail, before anything is touched.
     ///
     /// # Errors
     /// [`WiringError`].
-    pub(super) fn prepare(&self, config: &Config) -> Result<Vec<Prepared>, WiringError> {
-        let mut prepared: Vec<Prepared> = Vec::new();
+    pub(super) fn prepare(&self, config: &Config) -> Result<Prepared, WiringError> {
+        let tls = config.server.tls.as_ref().map(tls::server).transpose();
+        let tls = tls.map_err(WiringError::Listeners)?;
+        let mut prepared: Vec<PreparedRoute> = Vec::new();
         for route in &config.routes {
-            let key = key(&route.upstream, route.timeouts.connect);
+            let upstream = &route.upstream;
+            let terms = Terms {
+                http2: upstream.http2,
+                connect_timeout: route.timeouts.connect,
+                max_age: upstream.max_age,
+            };
+            let key = key(upstream, route.timeouts.connect);
             let here = prepared.iter().find(|earlier| earlier.key == key);
             let upstream = match self.upstreams.get(&key).or(here.map(|here| &here.upstream)) {
                 Some(upstream) => Arc::clone(upstream),
-                None => Arc::new(Upstream::new(peer(route)?, route.timeouts.connect, MAX_AGE)),
+                None => Arc::new(Upstream::new(&peer(route)?, terms)),
             };
             let authority = HeaderValue::from_str(&route.upstream.authority)
                 .map_err(|_| WiringError::Name(route.name.clone()))?;
-            prepared.push(Prepared { key, upstream, authority });
+            prepared.push(PreparedRoute { key, upstream, authority });
         }
-        Ok(prepared)
+        Ok(Prepared { routes: prepared, tls })
     }
 
     /// The routes of `config`, from what was prepared for it.
     pub(super) fn routes(
         &mut self,
         config: &Config,
-        prepared: Vec<Prepared>,
+        prepared: Prepared,
         credentials: &[Credential],
     ) -> Routes {
         self.upstreams.clear();
         let mut routes = Vec::new();
-        for (route, Prepared { key, upstream, authority }) in config.routes.iter().zip(prepared) {
+        for (route, prepared) in config.routes.iter().zip(prepared.routes) {
+            let PreparedRoute { key, upstream, authority } = prepared;
             self.upstreams.insert(key, Arc::clone(&upstream));
             let credential = credentials.iter().find(|c| c.name() == route.credential);
             // The configuration was checked to name credentials that it has.
@@ -116,6 +126,8 @@ impl Wiring {
             via_http10: self.via("1.0"),
             pseudonym: self.pseudonym.clone(),
             limits: config.server.limits,
+            peer_uids: config.server.peer_uids.clone(),
+            tls: prepared.tls,
             budget: Arc::new(Budget::new(config.server.limits.replay_bytes)),
             refused: Reason::WORDS.map(|word| self.metrics.refused(word)),
         }
@@ -127,8 +139,16 @@ impl Wiring {
     }
 }
 
-/// One route's upstream, reachable as far as can be told without connecting.
+/// Everything that could fail, and did not.
 pub(super) struct Prepared {
+    /// One entry a route.
+    routes: Vec<PreparedRoute>,
+    /// For TLS listeners.
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// One route's upstream, reachable as far as can be told without connecting.
+struct PreparedRoute {
     key: UpstreamKey,
     upstream: Arc<Upstream>,
     authority: HeaderValue,

@@ -126,7 +126,7 @@ fn into_hyper(request: TokenRequest) -> Request<Full<Bytes>> {
 fn not_connected(error: DialError) -> FetchError {
     let reason = match error {
         DialError::Connect(_) => Reason::Network,
-        DialError::Tls(_) => Reason::Tls,
+        DialError::Tls(_) | DialError::NoHttp2 => Reason::Tls,
         DialError::Timeout => Reason::Timeout,
     };
     FetchError::new(Class::Transient, reason).caused_by(error)

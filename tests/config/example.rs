@@ -23,7 +23,8 @@ fn the_example_is_valid_with_every_key() {
 
 #[test]
 fn the_defaults_in_the_example_are_the_defaults() {
-    let (least, all) = (load(EXAMPLE), load(&with_every_key()));
+    let (least, mut all) = (load(EXAMPLE), load(&with_every_key()));
+    assert!(all.server.tls.take().is_some(), "an example: it has no default");
     assert_eq!(least.server, all.server);
     assert_eq!(least.routes[0], all.routes[0]);
     assert_eq!(least.credentials[0].refresh, all.credentials[0].refresh);
@@ -49,10 +50,12 @@ fn load(text: &str) -> Config {
     let home = Home::new();
     let text = home.with_paths_of(&text.replace("LEGACY_CLIENT_SECRET", "PATH"));
     let signed = rcgen::generate_simple_self_signed(["idp.internal".to_owned()]).expect("signed");
-    for certificate in ["ca.pem", "client.pem"] {
+    for certificate in ["ca.pem", "client.pem", "callers.pem", "tls.crt"] {
         home.write(&format!("etc/bearerd/{certificate}"), &signed.cert.pem());
     }
-    home.write("etc/bearerd/client.key", &signed.signing_key.serialize_pem());
+    for key in ["client.key", "tls.key"] {
+        home.write(&format!("etc/bearerd/{key}"), &signed.signing_key.serialize_pem());
+    }
     home.write("etc/bearerd/acme.toml", DIALECT);
     home.load(&text).unwrap_or_else(|told| panic!("{told}"))
 }

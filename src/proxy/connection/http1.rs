@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -26,8 +25,8 @@ use crate::proxy::relay::Downstream;
 use crate::proxy::watchdog::Watchdog;
 use crate::proxy::wire::{Wire, Wired};
 
-/// Serves HTTP/1 on `io`, of which `prefix` was read already.
-pub(super) fn serve<I>(io: I, prefix: Bytes, served: Served) -> impl Future<Output = ()> + Send
+/// Serves HTTP/1 on `io`, and what it is upgraded to.
+pub(super) fn serve<I>(io: I, served: Served) -> impl Future<Output = ()> + Send
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -37,8 +36,8 @@ where
     let watchdog = Watchdog::new(monotonic(), limits.idle_time, limits.head_time);
     let alarm = Alarm::new(&watchdog);
     let wire = Arc::new(Wire::new(watchdog));
-    let io = TokioIo::new(Wired::new(io, prefix, Arc::clone(&wire)));
-    let of_requests = Arc::clone(&wire);
+    let io = TokioIo::new(Wired::new(io, Arc::clone(&wire), Arc::clone(&current)));
+    let (of_requests, of_tunnel) = (Arc::clone(&wire), Arc::clone(&wire));
     let seen = RefCell::new((routes, current));
     let service = service_fn(move |request: Request<Incoming>| {
         let (routes, current) = &mut *seen.borrow_mut();
@@ -53,8 +52,11 @@ where
         .max_headers(limits.head_fields)
         .max_header_size(limits.head_bytes)
         .max_buf_size(limits.head_bytes)
-        .serve_connection(io, service);
-    Serve {
+        // Answers pass with the upstream's date, and ours have one of our own.
+        .auto_date_header(false)
+        .serve_connection(io, service)
+        .with_upgrades();
+    let serving = Serve {
         connection,
         alarm,
         drained: Arc::clone(&drain.begun).notified_owned(),
@@ -62,6 +64,12 @@ where
         draining: false,
         drain,
         wire,
+    };
+    async move {
+        serving.await;
+        if let Some(tunnel) = of_tunnel.take_tunnel() {
+            Box::pin(tunnel.run()).await;
+        }
     }
 }
 
@@ -71,7 +79,7 @@ pin_project! {
         S: HttpService<Incoming>,
     {
         #[pin]
-        connection: http1::Connection<TokioIo<Wired<I>>, S>,
+        connection: http1::UpgradeableConnection<TokioIo<Wired<I>>, S>,
         #[pin]
         alarm: Alarm,
         #[pin]
@@ -86,7 +94,7 @@ pin_project! {
 
 impl<I, S> Future for Serve<I, S>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService<Incoming, ResBody = Downstream>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {

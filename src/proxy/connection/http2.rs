@@ -22,7 +22,7 @@ use crate::proxy::alarm::{Alarm, Rung};
 use crate::proxy::handle;
 use crate::proxy::relay::{Downstream, RelayError};
 use crate::proxy::watchdog::Watchdog;
-use crate::proxy::wire::{Wire, Wired};
+use crate::proxy::wire::Wire;
 
 /// Requests at the same time on one connection.
 const MAX_STREAMS: u32 = 100;
@@ -34,8 +34,8 @@ const WINDOW: u32 = 256 << 10;
 /// A caller that has been told to go may take so long.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Serves HTTP/2 on `io`, of which `prefix` was read already.
-pub(super) async fn serve<I>(io: I, prefix: Bytes, served: Served)
+/// Serves HTTP/2 on `io`.
+pub(super) async fn serve<I>(io: I, served: Served)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -50,9 +50,7 @@ where
         let answer = handle(routes, Arc::clone(&wire), request);
         answered(answer, wire, Stream::begin(&counted))
     });
-    // What tells the protocol apart is not followed: there is no ambiguity of framing here.
-    let idle_watchdog = Watchdog::new(monotonic(), limits.idle_time, limits.head_time);
-    let io = TokioIo::new(Wired::new(io, prefix, Arc::new(Wire::new(idle_watchdog))));
+    let io = TokioIo::new(io);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)

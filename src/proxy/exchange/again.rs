@@ -38,7 +38,7 @@ impl Exchange {
         self.judge_again()?;
         self.await_answer(monotonic());
         let call = self.start(lease, body);
-        let answered = call.head(self.record.watchdog()).await;
+        let answered = call.head(self.record.wire()).await;
         answered.map_err(|failed| reason(&failed.error))
     }
 
@@ -59,7 +59,7 @@ impl Exchange {
         let Some(again) = self.body_again.take().filter(|body| body.again().is_some()) else {
             self.route().credential.nudge(held.generation);
             let keeps_bodies = self.route().config.replay.body_bytes > 0;
-            metrics.replayed(if keeps_bodies && !self.sent_twice {
+            metrics.replayed(if keeps_bodies && !self.sent_twice && self.upgrade.is_none() {
                 ReplayOutcome::BodyTooLarge
             } else {
                 ReplayOutcome::NotReplayable

@@ -258,6 +258,11 @@ impl Call {
         self.body.length().map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 
+    /// After a 101: the stream, and what was read of it already.
+    pub(super) fn into_upgraded(mut self) -> (Stream, Bytes) {
+        (self.connection.stream, self.connection.inbox.split().freeze())
+    }
+
     /// Puts the connection back if it can carry another request: both messages have ended, and
     /// nothing came after.
     pub(super) fn finish(mut self) {

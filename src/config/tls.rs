@@ -1,0 +1,84 @@
+//! `tls = { … }`: what peers must show, and what we show.
+
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::reader::Item;
+use super::route::optional;
+use super::server::host_name;
+use crate::tls::{TlsIdentity, TlsSettings};
+
+/// `tls = { … }`, of a route or a credential; what it names must load now.
+pub(super) fn tls(item: &Item<'_>) -> Option<TlsSettings> {
+    let section = item.section()?;
+    let ca_file = optional(&section, "ca_file", ca_file);
+    let server_name = optional(&section, "server_name", host_name);
+    let certificate = optional(&section, "client_cert", Item::path);
+    let key = optional(&section, "client_key", Item::path);
+    let pins = section.take("pin_sha256").map_or(Some(Vec::new()), |item| pins(&item));
+    section.finish();
+    let identity = match (certificate?, key?) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => {
+            item.wrong("has only one of client_cert and client_key; write both");
+            return None;
+        }
+    };
+    let settings =
+        TlsSettings { ca_file: ca_file?, pins: pins?, server_name: server_name?, identity };
+    if settings.identity.is_some() {
+        loads(item, &settings)?;
+    }
+    Some(settings)
+}
+
+fn ca_file(item: &Item<'_>) -> Option<PathBuf> {
+    let path = item.path()?;
+    loads(item, &TlsSettings { ca_file: Some(path.clone()), ..TlsSettings::default() })?;
+    Some(path)
+}
+
+fn loads(item: &Item<'_>, settings: &TlsSettings) -> Option<()> {
+    let Err(error) = crate::tls::client(settings) else {
+        return Some(());
+    };
+    item.wrong(format!("{}; write the path of a PEM file", crate::telemetry::chain(&error)));
+    None
+}
+
+fn pins(item: &Item<'_>) -> Option<Vec<crate::tls::Pin>> {
+    let pin = |item: &Item<'_>| {
+        let text = item.text()?;
+        let pin = STANDARD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
+        if pin.is_none() {
+            item.wrong(
+                "is no pin; write the base64 of the SHA-256 of the certificate's public key (44 \
+                 characters)",
+            );
+        }
+        pin
+    };
+    item.items().iter().map(pin).collect()
+}
+
+/// `server.tls = { … }`; what it names must load now.
+pub(super) fn identity(item: &Item<'_>) -> Option<TlsIdentity> {
+    let section = item.section()?;
+    let certificate = section.require("cert", "cert = \"/etc/bearerd/tls.crt\"");
+    let key = section.require("key", "key = \"/etc/bearerd/tls.key\"");
+    let client_ca_file = optional(&section, "client_ca_file", Item::path);
+    section.finish();
+    let identity = TlsIdentity {
+        certificate: certificate?.path()?,
+        key: key?.path()?,
+        client_ca_file: client_ca_file?,
+    };
+    let Err(error) = crate::tls::server(&identity) else {
+        return Some(identity);
+    };
+    item.wrong(format!("{}; write the paths of PEM files", crate::telemetry::chain(&error)));
+    None
+}
