@@ -174,7 +174,8 @@ impl Body {
             return Err(Malformed("Transfer-Encoding in HTTP/1.0"));
         }
         let bodiless = head.status.is_informational()
-            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || head.status == StatusCode::NO_CONTENT
+            || head.status == StatusCode::NOT_MODIFIED
             || *method == Method::HEAD;
         if bodiless {
             return Ok(Self::EMPTY);
