@@ -4,12 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, CONNECTION, DATE, HOST, TRANSFER_ENCODING};
-use http::request::Parts;
+use http::header::{self, CONNECTION, DATE};
 use http::{HeaderValue, Request, Response, StatusCode, Version, response};
-use http_body::Body;
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use super::reject::{self, Reason};
@@ -25,6 +22,9 @@ use crate::credential::Held;
 use crate::dial::DialError;
 
 mod again;
+mod shape;
+
+use shape::{Stop, Upgrade};
 
 /// What has a bound of its own is abandoned by the watchdog only if that fails.
 const WATCHDOG_SLACK: Duration = Duration::from_secs(1);
@@ -50,12 +50,6 @@ pub(super) struct Exchange {
     upgrade: Option<Box<Upgrade>>,
 }
 
-/// An upgrade that a caller asks for.
-struct Upgrade {
-    protocols: HeaderValue,
-    caller: OnUpgrade,
-}
-
 impl Exchange {
     /// Lets the request in, strips it, and injects the token if there is one.
     pub(super) fn begin(
@@ -65,9 +59,9 @@ impl Exchange {
     ) -> Result<(Box<Self>, Outbound), Box<Response<Downstream>>> {
         let now = Moment::now();
         wire.take_early(request.version() == Version::HTTP_11);
-        let upgrade = upgrade(&mut request);
+        let upgrade = shape::upgrade(&mut request);
         let (head, body) = request.into_parts();
-        let admitted = check_framing(&head, &wire).and_then(|()| routes.admit(&head));
+        let admitted = shape::check_framing(&head, &wire).and_then(|()| routes.admit(&head));
         let route = match admitted {
             Ok(route) => Arc::clone(route),
             Err(reason) => {
@@ -77,14 +71,14 @@ impl Exchange {
             }
         };
         let record = Record::begin(Arc::clone(&route), wire, now);
-        let (mut outgoing, keeps_own) = match shape(head, &route, &routes) {
+        let protocols = upgrade.as_ref().map(|upgrade| &upgrade.protocols);
+        let (outgoing, keeps_own) = match shape::shape(head, &route, &routes, protocols) {
             Ok(shaped) => shaped,
-            Err(reason) => return Err(Box::new(refuse(&routes, record, reason))),
+            Err(Stop::Refused(reason)) => return Err(Box::new(refuse(&routes, record, reason))),
+            Err(Stop::LastRecipient) => {
+                return Err(Box::new(own(record, reject::last_recipient())));
+            }
         };
-        if let Some(upgrade) = &upgrade {
-            outgoing.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            outgoing.headers.insert(header::UPGRADE, upgrade.protocols.clone());
-        }
         let config = &route.config;
         let limit = if keeps_own { 0 } else { config.replay.body_bytes };
         let body = Outbound::new(body, limit, &routes.budget, &config.header);
@@ -251,36 +245,6 @@ impl Exchange {
     }
 }
 
-/// What `request` asks to go on with, if it may.
-fn upgrade(request: &mut Request<Incoming>) -> Option<Box<Upgrade>> {
-    let may = request.headers().contains_key(header::UPGRADE)
-        && request.version() == Version::HTTP_11
-        && request.body().is_end_stream();
-    let protocols = may.then(|| tunnel::wanted(request.headers())).flatten()?;
-    Some(Box::new(Upgrade { protocols, caller: hyper::upgrade::on(request) }))
-}
-
-/// RFC 9112 §6.1: two framings in one request are an attempt to smuggle.
-fn check_framing(head: &Parts, wire: &Wire) -> Result<(), Reason> {
-    let both = wire.is_ambiguous() && head.headers.contains_key(TRANSFER_ENCODING);
-    if both { Err(Reason::BadRequest) } else { Ok(()) }
-}
-
-/// The request as it goes out, but for the token; true if it keeps the caller's own.
-fn shape(mut head: Parts, route: &Route, routes: &Routes) -> Result<(Outgoing, bool), Reason> {
-    let config = &route.config;
-    let policy = config.client_authorization;
-    let keeps_own = inject::caller_keeps_own(&head.headers, &config.header, policy)?;
-    // RFC 9112 §2.3: the version is each hop's own; Via tells what was received.
-    let old = head.version == Version::HTTP_10;
-    let via = if old { &routes.via_http10 } else { &routes.via };
-    hop::strip_request(&mut head.headers, &route.policy(keeps_own), via)?;
-    head.headers.insert(HOST, route.authority.clone());
-    // The target as an origin server wants it (RFC 9112 §3.2.1): path and query.
-    let target = head.uri.into_parts().path_and_query.ok_or(Reason::BadRequest)?;
-    Ok((Outgoing { method: head.method, target, headers: head.headers }, keeps_own))
-}
-
 /// What the caller is told; the log is told all.
 fn reason(error: &UpstreamError) -> Reason {
     let reason = match error {
@@ -308,8 +272,11 @@ fn refusal(routes: &Routes, reason: Reason) -> Response<Bytes> {
     reject::response(reason)
 }
 
-fn refuse(routes: &Routes, mut record: Record, reason: Reason) -> Response<Downstream> {
-    let response = refusal(routes, reason);
+fn refuse(routes: &Routes, record: Record, reason: Reason) -> Response<Downstream> {
+    own(record, refusal(routes, reason))
+}
+
+fn own(mut record: Record, response: Response<Bytes>) -> Response<Downstream> {
     record.status(response.status().as_u16());
     response.map(|text| Downstream::Own { text: Some(text), record: Some(record) })
 }

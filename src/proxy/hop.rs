@@ -5,7 +5,7 @@
 //! `Connection: authorization` removes nothing of ours.
 
 use http::header::{
-    self, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE,
+    self, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, MAX_FORWARDS, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -47,6 +47,20 @@ pub fn strip_request(
     }
     headers.append(VIA, via.clone());
     Ok(())
+}
+
+/// Counts a `Max-Forwards` down; true if the request is not to go any further (RFC 9110 §7.6.2).
+///
+/// # Errors
+/// It is no number.
+pub fn count_down(headers: &mut HeaderMap) -> Result<bool, Reason> {
+    let Some(left) = headers.get_mut(MAX_FORWARDS) else { return Ok(false) };
+    let number = left.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let number: u32 = number.and_then(|text| text.parse().ok()).ok_or(Reason::BadRequest)?;
+    if let Some(less) = number.checked_sub(1) {
+        *left = HeaderValue::from(less);
+    }
+    Ok(number == 0)
 }
 
 /// Strips a response's fields.
@@ -290,6 +304,24 @@ mod tests {
         let policy = Policy { injected: &custom, strip_cookies: true, ..POLICY };
         let kept = strip(&[("X-Api-Key", "e"), ("x_api-key", "e"), ("cookie", "a")], &policy);
         assert_eq!(kept.unwrap(), ["via: 1.1 us"]);
+    }
+
+    #[test]
+    fn max_forwards_is_counted_down_to_the_last_recipient() {
+        for (said, result, left) in [
+            (None, Ok(false), None),
+            (Some("0"), Ok(true), Some("0")),
+            (Some("1"), Ok(false), Some("0")),
+            (Some("12"), Ok(false), Some("11")),
+            (Some(""), Err(Reason::BadRequest), Some("")),
+            (Some("-1"), Err(Reason::BadRequest), Some("-1")),
+            (Some("99999999999"), Err(Reason::BadRequest), Some("99999999999")),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.extend(said.map(|said| (MAX_FORWARDS, said.parse().unwrap())));
+            assert_eq!(count_down(&mut headers), result, "{said:?}");
+            assert_eq!(headers.get(MAX_FORWARDS).map(|v| v.to_str().unwrap()), left, "{said:?}");
+        }
     }
 
     #[test]

@@ -159,6 +159,16 @@ pub fn response(reason: Reason) -> Response<Bytes> {
     response
 }
 
+/// The answer of who is the last to see an OPTIONS request (RFC 9110 §7.6.2). Which methods a route
+/// forwards is not told.
+#[must_use]
+pub fn last_recipient() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(DATE, date());
+    response
+}
+
 /// The value of `Date` (RFC 9110 §6.6.1).
 #[must_use]
 pub fn date() -> HeaderValue {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::EXPECT;
-use http::{Method, StatusCode, response};
+use http::{HeaderValue, Method, StatusCode, response};
 use http_body::{Frame, SizeHint};
 use thiserror::Error;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -58,6 +58,15 @@ impl Connection {
         Box::new(Self { stream, inbox, outbox, used_at: now, good_until })
     }
 
+    /// What one large message needed is not kept for the next one.
+    fn forget_large_buffers(&mut self) {
+        for buffer in [&mut self.inbox, &mut self.outbox] {
+            if buffer.capacity() > 2 * READ {
+                *buffer = BytesMut::new();
+            }
+        }
+    }
+
     /// False if the upstream closed it, or said something unasked: that must not become an answer.
     pub(super) fn is_open(&mut self) -> bool {
         let mut byte = [0];
@@ -98,7 +107,8 @@ impl Call {
         slot: usize,
         pooled: bool,
     ) -> Self {
-        let held = request.headers.contains_key(EXPECT);
+        let expects = |line: &HeaderValue| line.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        let held = request.headers.get(EXPECT).is_some_and(expects);
         let outbox = std::mem::take(&mut connection.outbox);
         let upload = Upload::new(request, body, held, outbox);
         Self {
@@ -269,6 +279,7 @@ impl Call {
         let clean = self.persistent && self.body.is_end() && self.connection.inbox.is_empty();
         if clean && self.upload.is_done() {
             self.connection.outbox = self.upload.into_buffer();
+            self.connection.forget_large_buffers();
             pool::put(self.slot, self.connection);
         }
     }

@@ -73,7 +73,7 @@ fn end_of_fields(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Ma
 fn collect(
     bytes: &Bytes,
     fields: &[httparse::Header<'_>],
-    mut note: impl FnMut(&HeaderName, &[u8]) -> Result<(), Malformed>,
+    mut keeps: impl FnMut(&HeaderName, &[u8]) -> Result<bool, Malformed>,
 ) -> Result<HeaderMap, Malformed> {
     let mut headers = HeaderMap::with_capacity(fields.len());
     for field in fields {
@@ -83,8 +83,9 @@ fn collect(
         let (Ok(name), Ok(value)) = (name, value) else {
             return Err(Malformed("field"));
         };
-        note(&name, field.value)?;
-        headers.append(name, value);
+        if keeps(&name, field.value)? {
+            headers.append(name, value);
+        }
     }
     Ok(headers)
 }
@@ -100,7 +101,8 @@ struct Said {
 }
 
 impl Said {
-    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Malformed> {
+    /// Notes what a field says; false if that was all it is for.
+    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool, Malformed> {
         if *name == CONTENT_LENGTH {
             for length in value.split(|b| *b == b',') {
                 let length = content_length(length.trim_ascii());
@@ -113,10 +115,15 @@ impl Said {
             self.chunked = !self.coded && value.eq_ignore_ascii_case(b"chunked");
             self.coded = true;
         } else if *name == CONNECTION {
+            // The usual ones, which nominate no field.
+            if value.eq_ignore_ascii_case(b"keep-alive") {
+                return Ok(false);
+            }
             let close = |option: &[u8]| option.trim_ascii().eq_ignore_ascii_case(b"close");
             self.close |= value.split(|b| *b == b',').any(close);
+            return Ok(!value.eq_ignore_ascii_case(b"close"));
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -303,7 +310,7 @@ fn trailers(buffer: &mut BytesMut, scanned: &mut usize) -> Result<Option<HeaderM
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     match httparse::parse_headers(&bytes, &mut fields) {
         Ok(httparse::Status::Complete((_, fields))) => {
-            collect(&bytes, fields, |_, _| Ok(())).map(Some)
+            collect(&bytes, fields, |_, _| Ok(true)).map(Some)
         }
         _ => Err(Malformed("trailers")),
     }

@@ -1,0 +1,80 @@
+//! What of a caller's request goes out, and in what form.
+
+use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::proxy::reject::Reason;
+use crate::proxy::route::{Route, Routes};
+use crate::proxy::upstream::Outgoing;
+use crate::proxy::wire::Wire;
+use crate::proxy::{hop, inject, tunnel};
+
+/// Why a request goes no further.
+pub(super) enum Stop {
+    /// It is refused.
+    Refused(Reason),
+    /// It was not to be forwarded any further.
+    LastRecipient,
+}
+
+impl From<Reason> for Stop {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+/// The request as it goes out, but for the token; true if it keeps the caller's own.
+pub(super) fn shape(
+    mut head: Parts,
+    route: &Route,
+    routes: &Routes,
+    upgrade: Option<&HeaderValue>,
+) -> Result<(Outgoing, bool), Stop> {
+    if head.method == Method::OPTIONS && hop::count_down(&mut head.headers)? {
+        return Err(Stop::LastRecipient);
+    }
+    let config = &route.config;
+    let policy = config.client_authorization;
+    let keeps_own = inject::caller_keeps_own(&head.headers, &config.header, policy)?;
+    // RFC 9112 §2.3: the version is each hop's own; Via tells what was received.
+    let old = head.version == Version::HTTP_10;
+    let via = if old { &routes.via_http10 } else { &routes.via };
+    hop::strip_request(&mut head.headers, &route.policy(keeps_own), via)?;
+    if old {
+        // RFC 9110 §10.1.1: from HTTP/1.0 it means nothing.
+        head.headers.remove(EXPECT);
+    }
+    head.headers.insert(HOST, route.authority.clone());
+    if let Some(protocols) = upgrade {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, protocols.clone());
+    }
+    // The target as an origin server wants it (RFC 9112 §3.2.1): path and query.
+    let target = head.uri.into_parts().path_and_query.ok_or(Reason::BadRequest)?;
+    Ok((Outgoing { method: head.method, target, headers: head.headers }, keeps_own))
+}
+
+/// An upgrade that a caller asks for.
+pub(super) struct Upgrade {
+    pub(super) protocols: HeaderValue,
+    pub(super) caller: OnUpgrade,
+}
+
+/// What `request` asks to go on with, if it may.
+pub(super) fn upgrade(request: &mut Request<Incoming>) -> Option<Box<Upgrade>> {
+    let may = request.headers().contains_key(UPGRADE)
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream();
+    let protocols = may.then(|| tunnel::wanted(request.headers())).flatten()?;
+    Some(Box::new(Upgrade { protocols, caller: hyper::upgrade::on(request) }))
+}
+
+/// RFC 9112 §6.1: two framings in one request are an attempt to smuggle.
+pub(super) fn check_framing(head: &Parts, wire: &Wire) -> Result<(), Reason> {
+    let both = wire.is_ambiguous() && head.headers.contains_key(TRANSFER_ENCODING);
+    if both { Err(Reason::BadRequest) } else { Ok(()) }
+}
