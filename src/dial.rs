@@ -4,20 +4,27 @@
 //! is their business.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::uri::Scheme;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, timeout_at};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// How long an attempt stays alone (RFC 8305 §8 recommends this).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The most addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 8;
 
 /// Whom to connect to.
 #[derive(Clone)]
@@ -84,7 +91,7 @@ impl Peer {
     async fn dial(&self) -> Result<Stream, DialError> {
         let tcp = match &self.address {
             Address::Tcp(host, port) => {
-                TcpStream::connect((host.as_str(), *port)).await.map_err(DialError::Connect)?
+                connect_tcp(host, *port).await.map_err(DialError::Connect)?
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(DialError::Connect)?;
@@ -99,6 +106,62 @@ impl Peer {
         let tls = connector.connect(name.clone(), tcp).await.map_err(DialError::Tls)?;
         Ok(Stream::Tls(Box::new(tls)))
     }
+}
+
+/// Connects to whichever of a name's addresses answers first; names are looked up each time.
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let found: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+    attempt(&alternating(&found), TcpStream::connect).await
+}
+
+/// RFC 8305 §4: families in turn, in the resolver's order, beginning with the family that it
+/// prefers.
+fn alternating(found: &[SocketAddr]) -> Vec<SocketAddr> {
+    let preferred = found.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        found.iter().copied().partition(|address| address.is_ipv6() == preferred);
+    let turns = first.len().max(second.len());
+    let each = (0..turns).flat_map(|turn| [first.get(turn), second.get(turn)]);
+    each.flatten().copied().take(MAX_ADDRESSES).collect()
+}
+
+/// RFC 8305 §5: the next address is tried beside one that takes long, and at once after one that
+/// failed.
+fn attempt<'a, T, F>(
+    addresses: &'a [SocketAddr],
+    connect: fn(SocketAddr) -> F,
+) -> Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>
+where
+    T: Send + 'a,
+    F: Future<Output = io::Result<T>> + Send + 'a,
+{
+    Box::pin(async move {
+        let Some((address, rest)) = addresses.split_first() else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        };
+        let mut this = pin!(connect(*address));
+        if rest.is_empty() {
+            return this.await;
+        }
+        let in_time = timeout(ATTEMPT_DELAY, &mut this).await;
+        let mut others = attempt(rest, connect);
+        match in_time {
+            Ok(Ok(stream)) => return Ok(stream),
+            // The preferred address's reason says more than the last one's.
+            Ok(Err(error)) => return others.await.map_err(|_| error),
+            Err(_) => {}
+        }
+        tokio::select! {
+            stream = &mut this => match stream {
+                Ok(stream) => Ok(stream),
+                Err(error) => others.await.map_err(|_| error),
+            },
+            stream = &mut others => match stream {
+                Ok(stream) => Ok(stream),
+                Err(_) => this.await,
+            },
+        }
+    })
 }
 
 /// A connection to a peer.
@@ -179,5 +242,66 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         forward!(self, poll_shutdown, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let addresses = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let found = ["[::1]:1", "[::2]:1", "[::3]:1", "1.0.0.1:1"];
+        let turns = ["[::1]:1", "1.0.0.1:1", "[::2]:1", "[::3]:1"];
+        assert_eq!(alternating(&addresses(&found)), addresses(&turns));
+        let found = ["1.0.0.1:1", "1.0.0.2:1", "[::1]:1"];
+        let turns = ["1.0.0.1:1", "[::1]:1", "1.0.0.2:1"];
+        assert_eq!(alternating(&addresses(&found)), addresses(&turns));
+        assert!(alternating(&[]).is_empty());
+    }
+
+    /// Port 1 accepts after a second, 2 refuses, 3 is silent, 4 refuses after a second.
+    async fn scripted(address: SocketAddr) -> io::Result<u16> {
+        let second = Duration::from_secs(1);
+        match address.port() {
+            1 => tokio::time::sleep(second).await,
+            2 => return Err(io::ErrorKind::ConnectionRefused.into()),
+            3 => std::future::pending().await,
+            _ => {
+                tokio::time::sleep(second).await;
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        Ok(address.port())
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[allow(clippy::disallowed_methods)] // a paused clock
+    async fn an_address_that_does_not_answer_costs_a_quarter_of_a_second() {
+        for (ports, milliseconds, connects) in [
+            (&[1][..], 1000, true),
+            (&[2, 1], 1000, true),
+            (&[3, 1], 1250, true),
+            (&[3, 3, 1], 1500, true),
+            (&[3, 2, 1], 1250, true),
+            (&[4, 1], 1250, true),
+            (&[1, 2], 1000, true),
+            (&[1, 4, 1], 1000, true),
+            (&[2, 2], 0, false),
+            (&[4, 2], 1000, false),
+            (&[4, 4], 1250, false),
+        ] {
+            let begun = Instant::now();
+            let addresses: Vec<_> =
+                ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect();
+            let connected = attempt(&addresses, scripted).await;
+            assert_eq!(connected.is_ok(), connects, "{ports:?}");
+            let took = begun.elapsed().as_millis();
+            assert!((milliseconds..milliseconds + 5).contains(&took), "{ports:?}: {took} ms");
+        }
+        assert_eq!(attempt(&[], scripted).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }
