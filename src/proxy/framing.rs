@@ -46,6 +46,11 @@ impl Follower {
         Self { state: State::Start, line: [0; LOOKED_AT], held: 0, length: None, coded: false }
     }
 
+    /// False in the middle of a message, or of what is none.
+    pub(super) fn is_between_messages(&self) -> bool {
+        matches!(self.state, State::Start) && self.held == 0
+    }
+
     /// Follows `bytes`; true if a head in them has both framings.
     pub(super) fn sees_both(&mut self, mut bytes: &[u8]) -> bool {
         let mut both = false;
@@ -184,9 +189,23 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_message_is_known() {
+        for message in [SIZED, NONE, CHUNKED, BOTH] {
+            let mut follower = Follower::new();
+            for byte in &message.as_bytes()[2..message.len() - 1] {
+                follower.sees_both(&[*byte]);
+                assert!(!follower.is_between_messages());
+            }
+            follower.sees_both(&message.as_bytes()[message.len() - 1..]);
+            assert!(follower.is_between_messages(), "{message}");
+        }
+    }
+
+    #[test]
     fn what_is_no_message_is_not_followed() {
         let mut follower = Follower::new();
         let garbage = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
         assert!(!follower.sees_both(format!("{garbage}{BOTH}").as_bytes()));
+        assert!(!follower.is_between_messages());
     }
 }

@@ -2,7 +2,7 @@
 //! that reads it.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -43,22 +43,57 @@ pub enum RelayError {
 /// An upstream's response body.
 pub struct Relay {
     /// Gone when the response is over.
-    call: Option<Call>,
+    call: Option<Source>,
     /// Counts when dropped: the end of the response, however it ends.
     record: Record,
+}
+
+/// Where a response comes from.
+enum Source {
+    /// The usual case: the request is out.
+    Own(Call),
+    /// The rest of the request goes up meanwhile, whether or not the caller reads the response.
+    Shared(Arc<Mutex<Call>>),
+}
+
+impl Source {
+    fn with<T>(&mut self, act: impl FnOnce(&mut Call) -> T) -> T {
+        match self {
+            Self::Own(call) => act(call),
+            Self::Shared(call) => act(&mut call.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn finish(self) {
+        match self {
+            Self::Own(call) => call.finish(),
+            Self::Shared(call) => {
+                if let Some(call) = Arc::into_inner(call) {
+                    call.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
+                }
+            }
+        }
+    }
 }
 
 impl Relay {
     /// Relays what `call` has still to bring.
     #[must_use]
     pub fn new(call: Call, record: Record) -> Self {
-        let mut relay = Self { call: Some(call), record };
+        let source = if call.is_uploading() {
+            let call = Arc::new(Mutex::new(call));
+            record.wire.leave_upload(Arc::downgrade(&call));
+            Source::Shared(call)
+        } else {
+            Source::Own(call)
+        };
+        let mut relay = Self { call: Some(source), record };
         relay.finish_if_done();
         relay
     }
 
     fn finish_if_done(&mut self) {
-        if let Some(call) = self.call.take_if(|call| call.is_end_stream()) {
+        if let Some(call) = self.call.take_if(|call| call.with(|call| call.is_end_stream())) {
             call.finish();
         }
     }
@@ -88,7 +123,7 @@ impl Body for Relay {
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         let this = &mut *self;
         let Some(call) = &mut this.call else { return Poll::Ready(None) };
-        match call.poll_frame(cx) {
+        match call.with(|call| call.poll_frame(cx)) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 this.record.wire.watchdog.progress();
                 if let Some(trailers) = frame.trailers_mut() {
@@ -119,7 +154,13 @@ impl Body for Relay {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.call.as_ref().map_or_else(|| SizeHint::with_exact(0), Call::size_hint)
+        match &self.call {
+            Some(Source::Own(call)) => call.size_hint(),
+            Some(Source::Shared(call)) => {
+                call.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+            }
+            None => SizeHint::with_exact(0),
+        }
     }
 }
 

@@ -257,6 +257,24 @@ impl Call {
         }
     }
 
+    /// True while the request is not all out and this call has to send it.
+    #[must_use]
+    pub fn is_uploading(&self) -> bool {
+        match self {
+            Self::Http1(call) => call.is_uploading(),
+            // hyper's affair.
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// Sends what can be sent of a request whose response has begun; ready when nothing is left.
+    pub fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Http1(call) => call.poll_upload(cx),
+            Self::Http2(_) => Poll::Ready(()),
+        }
+    }
+
     /// True if the response has been read to its end.
     #[must_use]
     pub fn is_end_stream(&self) -> bool {

@@ -3,18 +3,24 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{StatusCode, response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::framing::Follower;
 use super::hop;
 use super::reject::{self, Reason};
 use super::route::Routes;
 use super::tunnel::Tunnel;
+use super::upstream::Call;
 use super::watchdog::Watchdog;
+
+/// How long a caller that still sends is listened to after our last word.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What a connection and the requests on it share.
 pub struct Wire {
@@ -28,6 +34,9 @@ pub struct Wire {
     has_early: AtomicBool,
     early: Mutex<Vec<u8>>,
     tunnel: Mutex<Option<Box<Tunnel>>>,
+    /// There is something in `upload`.
+    has_upload: AtomicBool,
+    upload: Mutex<Weak<Mutex<Call>>>,
 }
 
 impl Wire {
@@ -41,6 +50,8 @@ impl Wire {
             has_early: AtomicBool::new(false),
             early: Mutex::default(),
             tunnel: Mutex::default(),
+            has_upload: AtomicBool::new(false),
+            upload: Mutex::default(),
         }
     }
 
@@ -77,6 +88,23 @@ impl Wire {
         *lock(&self.tunnel) = Some(Box::new(tunnel));
     }
 
+    /// Leaves a call whose request is not all out yet, although its response has begun.
+    pub(super) fn leave_upload(&self, call: Weak<Mutex<Call>>) {
+        *lock(&self.upload) = call;
+        self.has_upload.store(true, Relaxed);
+    }
+
+    /// Sends what can be sent of the request that was left. Without this a caller that does not
+    /// read its response would have its upload stopped, too: hyper asks for no more response then.
+    pub(super) fn poll_upload(&self, cx: &mut Context<'_>) {
+        if self.has_upload.load(Relaxed) {
+            let upload = lock(&self.upload).upgrade();
+            if upload.is_none_or(|call| lock(&call).poll_upload(cx).is_ready()) {
+                self.has_upload.store(false, Relaxed);
+            }
+        }
+    }
+
     /// The tunnel that was left.
     pub(super) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
         lock(&self.tunnel).take()
@@ -95,6 +123,8 @@ pub(super) struct Wired<I> {
     routes: Arc<Routes>,
     /// What is said instead of what hyper says.
     instead: Option<Instead>,
+    /// Until when a caller that still sends is listened to.
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 /// A refusal of hyper's parser, in our words.
@@ -107,7 +137,7 @@ struct Instead {
 
 impl<I> Wired<I> {
     pub(super) fn new(io: I, wire: Arc<Wire>, routes: Arc<Routes>) -> Self {
-        Self { io, follower: Follower::new(), wire, routes, instead: None }
+        Self { io, follower: Follower::new(), wire, routes, instead: None, lingering: None }
     }
 
     fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -165,7 +195,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Wired<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Wired<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wired<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -217,7 +247,25 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Wired<I> {
         Pin::new(&mut this.io).poll_flush(cx)
     }
 
+    /// RFC 9112 §9.6: closing on a caller that still sends would reset the connection and take our
+    /// last answer away from it, so its rest is read first, and forgotten.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+        }
+        if this.follower.is_between_messages() {
+            return Poll::Ready(Ok(()));
+        }
+        let time = this.lingering.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut rest = [0; 8 << 10];
+        while time.as_mut().poll(cx).is_pending() {
+            let mut rest = ReadBuf::new(&mut rest);
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut rest))?;
+            if rest.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }

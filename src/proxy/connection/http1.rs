@@ -112,6 +112,7 @@ where
             if this.connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
+            this.wire.poll_upload(cx);
             if dog.awaits_head() {
                 dog.head_begins(monotonic());
             }

@@ -134,7 +134,7 @@ impl Call {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<response::Parts, UpstreamError>> {
-        self.poll_upload(cx);
+        let _ = self.poll_upload(cx);
         loop {
             let inbox = &mut self.connection.inbox;
             if let Some(head) = receive::head(inbox, &mut self.scanned, &self.method)? {
@@ -169,7 +169,7 @@ impl Call {
         }
         if status == StatusCode::CONTINUE {
             self.upload.go_on();
-            self.poll_upload(cx);
+            let _ = self.poll_upload(cx);
         } else {
             self.early.push(head.parts);
         }
@@ -183,19 +183,24 @@ impl Call {
 
     /// Sends what can be sent. An upload that breaks is no end: the upstream may have answered
     /// before it stopped reading (RFC 9112 §9.5).
-    fn poll_upload(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.upload.is_held() {
             let hold = self.hold.get_or_insert_with(|| Box::pin(tokio::time::sleep(CONTINUE)));
             if hold.as_mut().poll(cx).is_ready() {
                 self.upload.go_on();
             }
         }
-        if self.broken.is_none()
-            && !self.upload.is_done()
+        if self.is_uploading()
             && let Poll::Ready(Err(error)) = self.upload.poll(cx, &mut self.connection.stream)
         {
             self.broken = Some(error);
         }
+        if self.is_uploading() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// True while the request is neither all out nor given up.
+    pub(super) fn is_uploading(&self) -> bool {
+        self.broken.is_none() && !self.upload.is_done()
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -235,7 +240,7 @@ impl Call {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        self.poll_upload(cx);
+        let _ = self.poll_upload(cx);
         loop {
             match self.body.next(&mut self.connection.inbox) {
                 Ok(Next::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
