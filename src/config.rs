@@ -100,6 +100,8 @@ pub struct CredentialConfig {
     pub provider: String,
     /// Where tokens come from.
     pub source: SourceConfig,
+    /// The dialect file of `provider = "custom"`.
+    pub dialect_file: Option<PathBuf>,
     /// The configured refresh token.
     pub refresh_token: Option<SecretRef>,
     /// Where a rotating refresh token lives.
@@ -286,7 +288,9 @@ impl Config {
         let listeners = self.server.tls.iter().flat_map(|tls| {
             [&tls.certificate, &tls.key].into_iter().chain(&tls.client_ca_file).cloned()
         });
-        let mut files: Vec<PathBuf> = secrets.chain(tls).chain(listeners).collect();
+        let dialects = self.credentials.iter().filter_map(|c| c.dialect_file.clone());
+        let mut files: Vec<PathBuf> =
+            secrets.chain(tls).chain(listeners).chain(dialects).collect();
         files.sort();
         files.dedup();
         files
@@ -294,7 +298,7 @@ impl Config {
 }
 
 impl CredentialConfig {
-    /// The files that its tokens depend on.
+    /// The files that its tokens depend on, read again at each use.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         use crate::source::template::Value;

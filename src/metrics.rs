@@ -176,6 +176,15 @@ impl Metrics {
         })
     }
 
+    /// Ends the gauges of a credential that is configured no more: what they said last would be told,
+    /// and alerted on, for ever.
+    pub fn forget(&self, name: &str) {
+        // An error means that there was none.
+        let _ = self.expiry.remove_label_values(&[name]);
+        let _ = self.generation.remove_label_values(&[name]);
+        let _ = self.store_unsynced.remove_label_values(&[name]);
+    }
+
     /// A refusal's counter; `reason` is from a closed set.
     #[must_use]
     pub fn refused(&self, reason: &str) -> IntCounter {

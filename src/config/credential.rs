@@ -54,12 +54,13 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
         section.finish();
         let source = SourceConfig::File(path?);
         let refresh = refresh?;
-        let (name, refresh_token, store) = (name.to_owned(), None, None);
+        let (name, dialect_file, refresh_token, store) = (name.to_owned(), None, None, None);
         let revoke_on_shutdown = false;
         return Some(CredentialConfig {
             name,
             provider,
             source,
+            dialect_file,
             refresh_token,
             store,
             refresh,
@@ -77,6 +78,8 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
         }
         return None;
     };
+    let custom = if provider == "custom" { section.take("dialect") } else { None };
+    let dialect_file = custom.and_then(|item| item.path());
     let values = values(&speaks, &section, allow_plaintext?);
     section.finish();
     let values = values?;
@@ -103,6 +106,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
         name: name.to_owned(),
         provider,
         source,
+        dialect_file,
         refresh_token,
         store,
         refresh: refresh?,

@@ -1,25 +1,25 @@
 //! Starts, keeps and stops the refreshers that a configuration asks for.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 
+use super::succession::{heirs, identity};
 use crate::clock::Moment;
 use crate::config::{Config, CredentialConfig, SourceConfig};
 use crate::credential::{Credential, publish};
 use crate::metrics::Metrics;
-use crate::refresher::{Ending, Refresher};
+use crate::refresher::{Ending, Legacy, Past, Refresher};
 use crate::source::Source;
-use crate::source::dialect::{Dialect, DialectSource};
+use crate::source::dialect::DialectSource;
 use crate::source::endpoint::Endpoint;
 use crate::source::file::FileSource;
-use crate::source::template::Template;
 use crate::store::{Rotation, Store, file::FileStore};
 
 /// How long a credential that a reload replaces may take to finish its refresh.
@@ -48,7 +48,8 @@ pub fn refresher(config: &CredentialConfig, metrics: &Metrics) -> (Refresher<Sou
     let refresher = Refresher {
         name: config.name.clone(),
         source: source(config),
-        rotation: Rotation::new(config.refresh_token.clone(), store),
+        rotation: Rotation::new(config.refresh_token.clone(), store).of(identity(&config.source)),
+        past: Past::default(),
         publisher,
         policy: config.refresh,
         revoke_on_shutdown: config.revoke_on_shutdown,
@@ -61,65 +62,51 @@ pub fn refresher(config: &CredentialConfig, metrics: &Metrics) -> (Refresher<Sou
 /// Something to spawn.
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A refresher that runs, or is about to.
+/// A refresher that runs, or is about to, or is to end.
 struct Running {
     config: CredentialConfig,
     credential: Credential,
     stop: watch::Sender<Option<Ending>>,
-    /// Comes when the refresher has ended: the refresh token as it left it.
-    ended: oneshot::Receiver<Rotation>,
+    /// Comes when the refresher has ended: what it leaves to a successor, if it has one.
+    ended: oneshot::Receiver<Legacy>,
 }
 
 impl Running {
-    async fn stop(self, ending: Ending, deadline: Moment) {
+    /// Tells it how to end.
+    fn end(&self, ending: Ending) {
         self.stop.send_replace(Some(ending));
+    }
+
+    /// Waits until it has ended, but not beyond `deadline`.
+    async fn ended(self, deadline: Moment) {
         let _ = timeout_at(deadline.mono, self.ended).await;
     }
 
     /// Ends it in favour of `successor` and waits until it has: two owners of one refresh token
     /// would spend it twice. What it waits for has bounds of its own: an answer of the identity
     /// provider, then the store.
-    async fn give_way(self, successor: &CredentialConfig, rotation: &mut Rotation) {
-        let same_grant = self.config.refresh_token == successor.refresh_token
-            && same_account(&self.config.source, &successor.source);
-        let same_place = same_grant && self.config.store == successor.store;
-        let ending = if same_place {
-            Ending::Succeeded
-        } else {
-            Ending::Removed(Moment::now().plus(REPLACE_GRACE))
-        };
-        self.stop.send_replace(Some(ending));
-        match self.ended.await {
-            Ok(former) if same_place => rotation.inherit(former),
-            Ok(former) if same_grant => rotation.adopt(former),
-            _ => {}
+    async fn give_way(self, config: &CredentialConfig, successor: &mut Refresher<Source>) {
+        let account = |config: &CredentialConfig| identity(&config.source).map(|i| i.account);
+        let as_it_is = self.config.store == config.store
+            && account(&self.config).is_some()
+            && account(&self.config) == account(config);
+        self.end(match as_it_is {
+            true => Ending::Succeeded,
+            false => Ending::Replaced(Moment::now().plus(REPLACE_GRACE)),
+        });
+        if let Ok(legacy) = self.ended.await {
+            successor.inherit(legacy);
         }
     }
 }
 
-/// A refresh token belongs to an account at an identity provider, and goes to no other.
-fn same_account(one: &SourceConfig, other: &SourceConfig) -> bool {
-    const NAMES: [&str; 3] = ["host", "client_id", "username"];
-    match (one, other) {
-        (
-            SourceConfig::Dialect { dialect: a, values: x, .. },
-            SourceConfig::Dialect { dialect: b, values: y, .. },
-        ) => {
-            let urls = |dialect: &Dialect| -> Vec<Template> {
-                dialect.obtain.iter().map(|exchange| exchange.url.clone()).collect()
-            };
-            a.name == b.name
-                && urls(a) == urls(b)
-                && NAMES.iter().all(|name| x.get(*name) == y.get(*name))
-        }
-        _ => false,
-    }
-}
-
-/// Every refresher of the process, by credential name.
+/// Every refresher of the process.
 pub(super) struct Refreshers {
     metrics: Arc<Metrics>,
-    running: HashMap<String, Running>,
+    /// In the order of the configuration.
+    running: Vec<Running>,
+    /// Those whose credential was removed, until they have ended.
+    leaving: Vec<Running>,
     pending: Vec<Task>,
 }
 
@@ -127,27 +114,35 @@ impl Refreshers {
     /// None yet.
     #[must_use]
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, running: HashMap::new(), pending: Vec::new() }
+        Self { metrics, running: Vec::new(), leaving: Vec::new(), pending: Vec::new() }
     }
 
     /// Prepares what `config` asks for; [`Refreshers::spawn`] sets it going. A credential whose
-    /// configuration is the same keeps its token and generation; one that changed starts anew when
-    /// its former refresher has ended.
+    /// configuration is the same keeps its token and generation; one that changed goes on when its
+    /// former refresher has ended.
     pub(super) fn apply(&mut self, config: &Config) -> Vec<Credential> {
-        let mut former = std::mem::take(&mut self.running);
-        for wanted in &config.credentials {
-            let running = match former.remove(&wanted.name) {
-                Some(running) if running.config == *wanted => running,
-                replaced => self.prepare(wanted, replaced),
+        self.leaving.retain_mut(|l| matches!(l.ended.try_recv(), Err(TryRecvError::Empty)));
+        let ran = self.running.len();
+        let former: Vec<Running> = self.running.drain(..).chain(self.leaving.drain(..)).collect();
+        let configs: Vec<&CredentialConfig> =
+            former.iter().map(|running| &running.config).collect();
+        let heirs = heirs(&config.credentials, &configs);
+        let names: Vec<String> = configs.iter().map(|config| config.name.clone()).collect();
+        let mut former: Vec<Option<Running>> = former.into_iter().map(Some).collect();
+        for (wanted, heir) in config.credentials.iter().zip(heirs) {
+            let running = match (heir, heir.and_then(|index| former[index].take())) {
+                (Some(index), Some(same)) if index < ran && same.config == *wanted => same,
+                (_, replaced) => self.prepare(wanted, replaced),
             };
-            self.running.insert(wanted.name.clone(), running);
+            self.running.push(running);
         }
+        self.leaving = former.into_iter().flatten().collect();
         let deadline = Moment::now().plus(REPLACE_GRACE);
-        for removed in former.into_values() {
-            self.pending.push(Box::pin(removed.stop(Ending::Removed(deadline), deadline)));
-        }
-        let in_order = config.credentials.iter().filter_map(|c| self.running.get(&c.name));
-        in_order.map(|running| running.credential.clone()).collect()
+        self.leaving.iter().for_each(|leaving| leaving.end(Ending::Removed(deadline)));
+        let configured: Vec<&str> = config.credentials.iter().map(|c| c.name.as_str()).collect();
+        let gone = names.iter().filter(|name| !configured.contains(&name.as_str()));
+        gone.for_each(|name| self.metrics.forget(name));
+        self.running.iter().map(|running| running.credential.clone()).collect()
     }
 
     fn prepare(&mut self, config: &CredentialConfig, replaced: Option<Running>) -> Running {
@@ -158,11 +153,14 @@ impl Refreshers {
         let successor = config.clone();
         self.pending.push(Box::pin(async move {
             if let Some(replaced) = replaced {
-                replaced.give_way(&successor, &mut refresher.rotation).await;
+                replaced.give_way(&successor, &mut refresher).await;
             }
-            let rotation = refresher.run(stopped).await;
-            // Nobody may be waiting for it: then its store is released here.
-            drop(end.send(rotation));
+            let legacy = refresher.run(stopped.clone()).await;
+            let ending = *stopped.borrow();
+            // Without a successor the store is released here.
+            if let Some(Ending::Succeeded | Ending::Replaced(_)) = ending {
+                drop(end.send(legacy));
+            }
         }));
         Running { config, credential, stop, ended }
     }
@@ -175,7 +173,7 @@ impl Refreshers {
 
     /// Tells the credentials that read one of `paths` to look at it.
     pub(super) fn look_again(&self, paths: &[PathBuf]) {
-        for running in self.running.values() {
+        for running in &self.running {
             if running.config.files().iter().any(|file| paths.contains(file)) {
                 running.credential.look_again();
             }
@@ -184,11 +182,10 @@ impl Refreshers {
 
     /// Ends all of them; each may take until `deadline` for what must not be lost.
     pub(super) async fn stop(&mut self, deadline: Moment) {
-        for running in self.running.values() {
-            running.stop.send_replace(Some(Ending::Process(deadline)));
-        }
-        for (_, running) in self.running.drain() {
-            running.stop(Ending::Process(deadline), deadline).await;
+        self.running.iter().for_each(|running| running.end(Ending::Process(deadline)));
+        self.leaving.iter().for_each(|leaving| leaving.end(Ending::Removed(deadline)));
+        for running in self.running.drain(..).chain(self.leaving.drain(..)) {
+            running.ended(deadline).await;
         }
     }
 }

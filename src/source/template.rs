@@ -77,6 +77,19 @@ impl Template {
         })
     }
 
+    /// Scheme and authority of a URL, as far as they are known before an attempt.
+    #[must_use]
+    pub fn origin(&self, values: &Values) -> String {
+        let mut url = String::new();
+        for piece in &self.0 {
+            url.push_str(match piece {
+                Piece::Literal(literal) => literal,
+                Piece::Key(key) => values.get(key).and_then(Value::said).unwrap_or_default(),
+            });
+        }
+        url.split('/').take(3).collect::<Vec<_>>().join("/")
+    }
+
     /// Fills the placeholders, each through `encode`; `None` if one has no value.
     #[must_use]
     pub fn render(

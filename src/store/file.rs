@@ -43,6 +43,12 @@ impl FileStore {
         Self { path, lock: None }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Locks the file for this process and reads it; `None` if there is none yet.
     pub(super) fn open(&mut self) -> Result<Option<Record>, StoreError> {
         if self.lock.is_none() {
@@ -51,8 +57,11 @@ impl FileStore {
         self.load()
     }
 
-    /// Replaces the record durably.
+    /// Replaces the record durably; only its owner may.
     pub(super) fn save(&mut self, record: &Record) -> Result<(), StoreError> {
+        if self.lock.is_none() {
+            self.lock = Some(self.acquire()?);
+        }
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::Io { action, path, source }
@@ -182,6 +191,7 @@ mod tests {
             access_token: None,
             obtained_at: 1,
             expires_at: 2,
+            identity: None,
         }
     }
 

@@ -50,6 +50,29 @@ async fn a_stop_waits_for_a_store_that_lags_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_during_a_stop_holds_the_exit() {
+    let family = Family::new();
+    let mut daemon = family.started().await;
+    family.idp.script([Step::SlowAnswer(std::time::Duration::from_millis(700))]);
+    family.api.script([Step::Status(401)]);
+    let nudge = daemon.get("/nudge");
+    let (state, away) = (family.home.path("state"), family.home.path("away"));
+    let stop = async {
+        family.idp.wait_for_token_requests(2, DEADLINE).await.expect("in time");
+        daemon.signal("TERM");
+        daemon.wait_for_log("stopping");
+        std::fs::rename(&state, &away).unwrap();
+    };
+    tokio::join!(nudge, stop);
+    // The answer is there, and nowhere to put it.
+    daemon.wait_for_log("the new refresh token is in memory only");
+    std::fs::rename(&away, &state).unwrap();
+    assert!(daemon.exit().success());
+    assert_eq!(family.idp.rotations(), 2);
+    assert_eq!(Some(family.stored()), family.idp.current_refresh_token());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_never_comes_back_does_not_hold_the_exit_beyond_the_grace() {
     let family = Family::new();
     let mut daemon = Daemon::start_with(&family.home, &family.config(1));
