@@ -22,6 +22,8 @@ pub(super) fn identity(source: &SourceConfig) -> Option<Identity> {
     dialect.obtain.iter().for_each(|exchange| account.add(&exchange.url.origin(values)));
     NAMES.iter().for_each(|name| account.add(said(name)));
     let mut request = account.clone();
+    // As this version sees it: after an upgrade that sees it otherwise, a token is asked for anew.
+    request.add(&format!("{:?}", dialect.obtain));
     let spoken = values.iter().filter(|(_, value)| !matches!(value, Value::Secret(_)));
     let spoken = spoken.map(|(name, value)| (name.as_str(), value.said().unwrap_or_default()));
     let params = params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -171,7 +173,7 @@ mod tests {
         let one = identity_with("https://idp.example/v1/token", "id", "read", "secret");
         for (url, client, scope, secret, same_account, same_request) in [
             ("https://idp.example/v1/token", "id", "read", "other", true, true),
-            ("https://idp.example/v2/token", "id", "read", "secret", true, true),
+            ("https://idp.example/v2/token", "id", "read", "secret", true, false),
             ("https://idp.example/v1/token", "id", "write", "secret", true, false),
             ("https://idp.example/v1/token", "di", "read", "secret", false, false),
             ("https://idp.example:444/v1/token", "id", "read", "secret", false, false),

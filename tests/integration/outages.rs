@@ -114,6 +114,25 @@ async fn a_short_lived_token_is_never_sent_expired_and_its_refreshes_do_not_spin
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_lapsed_unused_is_ready_and_wakes_with_the_next_request() {
+    let stage = Stage::new();
+    stage.idp.set_lifetime(Duration::from_secs(2));
+    let credential = stage.credential("refresh = { idle_after_seconds = 1 }");
+    let daemon = Daemon::start(&stage.home, &(credential + &stage.route("")));
+    daemon.ready().await;
+    eventually("lapsed", async || {
+        assert_eq!(daemon.admin("/readyz").await.status, 200);
+        daemon.status().await["credentials"][0]["phase"] == "expired"
+    })
+    .await;
+    assert_eq!(daemon.admin("/readyz").await.status, 200);
+    let before = stage.idp.token_requests();
+    assert_eq!(daemon.get("/").await.status, 200);
+    assert_eq!(stage.idp.token_requests(), before + 1);
+    assert_eq!(stage.api.unauthorized(), 0);
+}
+
 fn assert_is_token_unavailable(answer: &Answer) {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert_eq!(answer.header("bearerd-reason"), Some("token_unavailable"));
