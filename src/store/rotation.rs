@@ -248,6 +248,7 @@ impl Rotation {
 
 #[cfg(test)]
 mod tests {
+    use super::super::file::FileStore;
     use super::*;
 
     fn secret(text: &str) -> Secret {
@@ -300,5 +301,41 @@ mod tests {
             let restarted = configured(Some("dead"), rotation.record.as_ref());
             assert_eq!(current(&restarted).as_deref(), Some("by-login"));
         }
+    }
+
+    #[test]
+    fn an_answer_without_a_refresh_token_keeps_the_one_that_was_sent() {
+        let home = tempfile::tempdir().unwrap();
+        let store = || Some(Store::File(FileStore::new(home.path().join("store.json"))));
+        let mut rotation = Rotation { store: store(), ..configured(Some("first"), None) };
+        rotation.open().unwrap();
+        rotation.take(Some(&secret("first")), &fetched(None)).unwrap();
+        assert_eq!(current(&rotation).as_deref(), Some("first"));
+        rotation.take(Some(&secret("first")), &fetched(Some("second"))).unwrap();
+        rotation.take(Some(&secret("second")), &fetched(None)).unwrap();
+        drop(rotation);
+        let mut restarted = Rotation { store: store(), ..configured(Some("first"), None) };
+        restarted.open().unwrap();
+        assert_eq!(current(&restarted).as_deref(), Some("second"));
+        assert!(restarted.restored(Moment::now()).is_some());
+    }
+
+    #[test]
+    fn a_record_of_before_identities_is_taken_up_and_one_of_another_account_is_not_used() {
+        let identity = |account: &str, request: &str| {
+            Some(Identity { account: account.to_owned(), request: request.to_owned() })
+        };
+        let held = |by: Option<Identity>, account: &str, request: &str| {
+            let mut former = configured(Some("first"), None).of(by);
+            former.take(Some(&secret("first")), &fetched(Some("second"))).unwrap();
+            let next = configured(Some("first"), former.record.as_ref());
+            let next = next.of(identity(account, request));
+            (current(&next), next.restored(Moment::now()).is_some())
+        };
+        let second = || Some("second".to_owned());
+        assert_eq!(held(None, "a", "r"), (second(), true));
+        assert_eq!(held(identity("a", "r"), "a", "r"), (second(), true));
+        assert_eq!(held(identity("a", "r"), "a", "other"), (second(), false));
+        assert_eq!(held(identity("b", "r"), "a", "r"), (None, false), "nor the spent one");
     }
 }
