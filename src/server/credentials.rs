@@ -90,9 +90,10 @@ impl Running {
         let as_it_is = self.config.store == config.store
             && account(&self.config).is_some()
             && account(&self.config) == account(config);
-        self.end(match as_it_is {
-            true => Ending::Succeeded,
-            false => Ending::Replaced(Moment::now().plus(REPLACE_GRACE)),
+        self.end(if as_it_is {
+            Ending::Succeeded
+        } else {
+            Ending::Replaced(Moment::now().plus(REPLACE_GRACE))
         });
         if let Ok(legacy) = self.ended.await {
             successor.inherit(legacy);

@@ -112,7 +112,7 @@ mod tests {
         for (path, content) in [(&two, "appears"), (&one, "changes")] {
             write(path, content);
             let changed = timeout(LOOK_EVERY + 2 * SETTLE, files.changed()).await;
-            assert_eq!(changed.unwrap(), [path.clone()]);
+            assert_eq!(changed.unwrap(), std::slice::from_ref(path));
         }
         std::fs::remove_file(&one).unwrap();
         assert_eq!(files.changed().await, [one]);

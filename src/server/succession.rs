@@ -1,6 +1,8 @@
 //! Who goes on for whom when a reload changes credentials: what was rotated must neither be lost nor
 //! go to another account.
 
+use std::fmt::Write;
+
 use crate::config::{CredentialConfig, SourceConfig};
 use crate::secret::Fingerprint;
 use crate::source::template::Value;
@@ -19,8 +21,12 @@ pub(super) fn identity(source: &SourceConfig) -> Option<Identity> {
     let mut account = Digest::default();
     account.add(&dialect.name);
     // The origin only: a path may get a new version without the account being another.
-    dialect.obtain.iter().for_each(|exchange| account.add(&exchange.url.origin(values)));
-    NAMES.iter().for_each(|name| account.add(said(name)));
+    for exchange in &dialect.obtain {
+        account.add(&exchange.url.origin(values));
+    }
+    for name in NAMES {
+        account.add(said(name));
+    }
     let mut request = account.clone();
     // As this version sees it: after an upgrade that sees it otherwise, a token is asked for anew.
     request.add(&format!("{:?}", dialect.obtain));
@@ -40,7 +46,7 @@ struct Digest(String);
 
 impl Digest {
     fn add(&mut self, text: &str) {
-        self.0.push_str(&format!("{}:{text}", text.len()));
+        let _ = write!(self.0, "{}:{text}", text.len());
     }
 
     fn finish(self) -> String {

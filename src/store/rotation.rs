@@ -41,8 +41,8 @@ impl Rotation {
 
     /// The same, for tokens of `identity` only.
     #[must_use]
-    pub fn of(self, identity: Option<Identity>) -> Self {
-        Self { identity, ..self }
+    pub fn of(self, identity: impl Into<Option<Identity>>) -> Self {
+        Self { identity: identity.into(), ..self }
     }
 
     /// Goes on with what `former` held, the owner before this one of tokens of the same account.

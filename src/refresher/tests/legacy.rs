@@ -4,8 +4,8 @@ use super::*;
 use crate::secret::SecretRef;
 use crate::store::{Identity, Store, file::FileStore};
 
-fn identity(account: &str, request: &str) -> Option<Identity> {
-    Some(Identity { account: account.to_owned(), request: request.to_owned() })
+fn identity(account: &str, request: &str) -> Identity {
+    Identity { account: account.to_owned(), request: request.to_owned() }
 }
 
 fn first(text: &str) -> Rotation {
