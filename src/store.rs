@@ -54,7 +54,7 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        problem: String,
+        problem: &'static str,
     },
     /// Another process owns it.
     #[error("{path} is held by {holder}: one refresh token has one owner")]
