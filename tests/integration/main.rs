@@ -22,6 +22,7 @@ mod answers;
 mod bodies;
 mod bursts;
 mod canary;
+mod durability;
 mod headers;
 mod oidc;
 mod outages;
