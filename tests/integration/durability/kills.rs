@@ -92,7 +92,7 @@ async fn a_kill_at_any_point_but_between_commit_and_write_loses_nothing() {
     let bed = Bed::new();
     for (point, may_lose) in POINTS {
         let (mut committed, mut lost) = (0, 0);
-        for _ in 0..rounds(3) {
+        for _ in 0..rounds(8) {
             let after = round(&bed, Kill::At(point)).await;
             assert!(after.passed(point), "never got to {point}");
             assert_eq!(after.committed, point != "sending", "{point}");
@@ -103,7 +103,7 @@ async fn a_kill_at_any_point_but_between_commit_and_write_loses_nothing() {
                 bed.sign_in();
             }
         }
-        row(&format!("kill at `{point}`"), rounds(3), committed, lost);
+        row(&format!("kill at `{point}`"), rounds(8), committed, lost);
     }
     let daemon = bed.started().await;
     bed.refresh(&daemon).await;
@@ -117,7 +117,7 @@ async fn a_kill_at_a_random_moment_loses_at_most_what_was_not_written_yet() {
     let bed = Bed::new();
     let longest = refresh_time(&bed).await;
     let (mut committed, mut lost) = (0, 0);
-    for _ in 0..rounds(60) {
+    for _ in 0..rounds(150) {
         let after = round(&bed, Kill::After(longest.mul_f64(fastrand::f64()))).await;
         committed += u32::from(after.committed);
         if after.lost {
@@ -126,7 +126,7 @@ async fn a_kill_at_a_random_moment_loses_at_most_what_was_not_written_yet() {
             bed.sign_in();
         }
     }
-    row("kill at random", rounds(60), committed, lost);
+    row("kill at random", rounds(150), committed, lost);
     assert!(committed > 0, "no kill came after a commit");
 }
 
@@ -136,7 +136,7 @@ async fn with_a_grace_window_no_kill_loses_anything() {
     bed.idp.set_grace(Duration::from_secs(60));
     let longest = refresh_time(&bed).await;
     let points = POINTS.map(|(point, _)| Kill::At(point)).into_iter();
-    let random = (0..rounds(20)).map(|_| Kill::After(longest.mul_f64(fastrand::f64())));
+    let random = (0..rounds(50)).map(|_| Kill::After(longest.mul_f64(fastrand::f64())));
     let (mut all, mut committed) = (0, 0);
     for kill in points.chain(random) {
         // What is lost here the next process gets back, without help.
