@@ -279,6 +279,7 @@ impl<S: TokenSource> Refresher<S> {
         self.publisher.bar(memory.storm.bars_waiting());
         self.publisher.publish(&token, due);
         self.metrics.published(epoch_seconds(token.expires_at().wall), self.publisher.generation());
+        self.metrics.needs_operator(false);
         memory.token = Some(token);
         memory.activity = Activity::Scheduled(due);
         let last = LastOutcome { at: now, outcome: "ok", detail: None, needs_operator: false };
@@ -295,7 +296,8 @@ impl<S: TokenSource> Refresher<S> {
             _ => "transient",
         };
         self.metrics.fetched(trigger.as_str(), outcome, took);
-        let text = chain(error);
+        let (text, needs_operator) = (chain(error), error.needs_operator());
+        self.metrics.needs_operator(needs_operator);
         let usable = memory.token.as_ref().is_some_and(|token| token.usable(now));
         let retry_in_s = activity.next_attempt().map(|at| at.remaining(now).as_secs_f32());
         if usable && outcome == "transient" {
@@ -313,11 +315,11 @@ impl<S: TokenSource> Refresher<S> {
                 error = text,
                 usable,
                 retry_in_s,
+                needs_operator,
                 "refresh failed"
             );
         }
         memory.activity = activity;
-        let needs_operator = error.needs_operator();
         let last = LastOutcome { at: now, outcome, detail: Some(text), needs_operator };
         self.publisher.settle(last, activity);
     }

@@ -44,6 +44,9 @@ pub struct Fetched {
     pub token: AccessToken,
     /// A new refresh token, which replaces the one sent (RFC 6749 §6); `None` keeps it.
     pub refresh_token: Option<Secret>,
+    /// The refresh token at hand was refused or is in doubt, and another way in was taken: it is not
+    /// to be sent again.
+    pub gave_up: bool,
 }
 
 /// Obtains access tokens.

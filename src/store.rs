@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::secret::Secret;
+
 pub mod file;
 mod rotation;
 
@@ -17,8 +19,8 @@ pub use rotation::{Identity, Rotation};
 /// What a store keeps about one credential.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Record {
-    /// The newest refresh token.
-    pub refresh_token: Zeroizing<String>,
+    /// The newest refresh token; `None` if it was given up for another way in.
+    pub refresh_token: Option<Zeroizing<String>>,
     /// SHA-256 of the configured refresh token that this chain began with; another one in the
     /// configuration means that somebody signed in anew.
     pub bootstrap_sha256: Option<String>,
@@ -31,6 +33,12 @@ pub struct Record {
     /// Whose tokens these are; a record without it is anybody's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+}
+
+impl Record {
+    fn is_refreshed_by(&self, sent: &Secret) -> bool {
+        self.refresh_token.as_ref().is_some_and(|newest| newest.as_str() == sent.expose())
+    }
 }
 
 /// Why the store could not be read or written. Names the place, never the content.

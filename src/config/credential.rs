@@ -170,7 +170,28 @@ fn oauth2(
             params.push((key.to_owned(), item.text()?));
         }
     }
-    Some(oauth2::dialect(&token_url?, grant?, authentication?))
+    let fallback = section.take("fallback").map_or(Some(None), |item| fallback(&item).map(Some));
+    let (token_url, grant, authentication) = (token_url?, grant?, authentication?);
+    let dialect = oauth2::dialect(&token_url, grant, authentication);
+    let Some(fallback) = fallback? else {
+        return Some(dialect);
+    };
+    let item = section.take("fallback")?;
+    if grant != Grant::RefreshToken {
+        item.wrong("is for grant = \"refresh_token\" only; leave it out");
+        return None;
+    }
+    // RFC 6749 §4.4: only confidential clients.
+    if fallback == Grant::ClientCredentials && authentication == ClientAuthentication::None {
+        item.wrong("is for a client that has a secret; write client_auth = \"basic\" or \"post\"");
+        return None;
+    }
+    let other = oauth2::dialect(&token_url, fallback, authentication);
+    Some(oauth2::falling_back(dialect, fallback, other))
+}
+
+fn fallback(item: &Item<'_>) -> Option<Grant> {
+    item.choice(&[("password", Grant::Password), ("client_credentials", Grant::ClientCredentials)])
 }
 
 /// Tells unknown keys although it is open which grant is meant: those that no grant has.

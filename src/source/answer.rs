@@ -102,7 +102,7 @@ pub fn read(
     }
     let token = access_token(Secret::new(value.to_owned()), now, lifetime)
         .map_err(|error| Refusal::from(finish(error)))?;
-    Ok(Fetched { token, refresh_token: refresh_token.map(|boxed| *boxed) })
+    Ok(Fetched { token, refresh_token: refresh_token.map(|boxed| *boxed), gave_up: false })
 }
 
 /// Reads the answer to a revocation, of which only the status counts (RFC 7009 §2.2).

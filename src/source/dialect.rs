@@ -244,16 +244,19 @@ impl DialectSource {
         let ways: Vec<&Exchange> =
             self.dialect.obtain.iter().filter(|e| e.applies(|key| rendered.get(key))).collect();
         let another = ways.iter().any(|exchange| !self.spends_refresh_token(exchange));
-        let mut refused = None;
+        let (mut refused, mut gave_up) = (None, false);
         for exchange in ways {
-            if attempt.in_doubt && another && self.spends_refresh_token(exchange) {
+            let spends = self.spends_refresh_token(exchange);
+            if attempt.in_doubt && another && spends {
+                gave_up = true;
                 continue;
             }
             match self.send(exchange, &rendered, attempt).await {
-                Result::Ok(fetched) => return Result::Ok(fetched),
+                Result::Ok(fetched) => return Result::Ok(Fetched { gave_up, ..fetched }),
                 // With a new refresh token at hand that one comes first, the next time.
                 Err(Refusal { error, try_next: true }) if error.rotated.is_none() => {
                     refused = Some(error);
+                    gave_up |= spends;
                 }
                 Err(Refusal { error, .. }) => return Err(error),
             }

@@ -73,6 +73,28 @@ pub fn dialect(token_url: &str, grant: Grant, authentication: ClientAuthenticati
     }
 }
 
+/// The same, with `fallback` as another way in for when the refresh token is refused or in doubt;
+/// `other` is the dialect of that grant.
+#[must_use]
+pub fn falling_back(mut dialect: Dialect, fallback: Grant, other: Dialect) -> Dialect {
+    for matcher in dialect.obtain.iter_mut().flat_map(|exchange| &mut exchange.errors) {
+        matcher.try_next = true;
+    }
+    dialect.obtain.extend(other.obtain.into_iter().map(|mut way| {
+        // RFC 6749 §4.3.3: a sign-in may begin a new chain; §4.4.3: a client by itself does not.
+        if fallback == Grant::Password {
+            way.ok.refresh_token = Some("/refresh_token".to_owned());
+        }
+        way
+    }));
+    for key in other.keys {
+        if !dialect.keys.iter().any(|earlier| earlier.name == key.name) {
+            dialect.keys.push(key);
+        }
+    }
+    dialect
+}
+
 fn exchange(token_url: &str, grant: Grant, authentication: ClientAuthentication) -> Exchange {
     let mut form = vec![("grant_type".to_owned(), Template::literal(grant.as_str()))];
     let mut field = |name: &str| form.push((name.to_owned(), Template::key(name)));

@@ -228,13 +228,17 @@ mod tests {
 
     fn record(text: &str) -> Record {
         Record {
-            refresh_token: Zeroizing::new(text.to_owned()),
+            refresh_token: Some(Zeroizing::new(text.to_owned())),
             bootstrap_sha256: None,
             access_token: None,
             obtained_at: 1,
             expires_at: 2,
             identity: None,
         }
+    }
+
+    fn held(store: &FileStore) -> String {
+        store.load().unwrap().unwrap().refresh_token.unwrap().to_string()
     }
 
     fn refused(store: &FileStore) -> String {
@@ -249,7 +253,7 @@ mod tests {
         assert!(store.open().unwrap().is_none());
         store.save(&record("one")).unwrap();
         store.save(&record("two")).unwrap();
-        assert_eq!(*store.load().unwrap().unwrap().refresh_token, "two");
+        assert_eq!(held(&store), "two");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -266,7 +270,7 @@ mod tests {
             // As after the fsync; the second time not even a former one is there.
             fs::write(store.pending(), encode(&record("two"))).unwrap();
             fs::set_permissions(store.pending(), fs::Permissions::from_mode(0o600)).unwrap();
-            assert_eq!(*store.load().unwrap().unwrap().refresh_token, "two");
+            assert_eq!(held(&store), "two");
             assert!(!store.pending().exists() && path.exists());
             fs::remove_file(&path).unwrap();
         }
@@ -282,7 +286,7 @@ mod tests {
         for cut in 0..whole.len() - 1 {
             fs::write(store.pending(), &whole[..cut]).unwrap();
             fs::set_permissions(store.pending(), fs::Permissions::from_mode(0o600)).unwrap();
-            assert_eq!(*store.load().unwrap().unwrap().refresh_token, "one", "cut at {cut}");
+            assert_eq!(held(&store), "one", "cut at {cut}");
             assert!(!store.pending().exists());
         }
         let newer = String::from_utf8(whole).unwrap().replace("\"format\": 1", "\"format\": 2");
@@ -341,6 +345,6 @@ mod tests {
         fs::rename(&inner, dir.path().join("away")).unwrap();
         assert!(store.save(&record("two")).is_err());
         fs::rename(dir.path().join("away"), &inner).unwrap();
-        assert_eq!(*store.load().unwrap().unwrap().refresh_token, "one");
+        assert_eq!(held(&store), "one");
     }
 }

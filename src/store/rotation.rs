@@ -130,8 +130,8 @@ impl Rotation {
     pub fn current(&self) -> Result<Option<Secret>, SecretError> {
         match &self.record {
             Some(record) if !self.replaced_by_operator(record) => {
-                let newest = || Secret::new(record.refresh_token.to_string());
-                Ok((!self.anothers(record)).then(newest))
+                let newest = record.refresh_token.as_ref().filter(|_| !self.anothers(record));
+                Ok(newest.map(|newest| Secret::new(newest.to_string())))
             }
             _ => self.bootstrap.as_ref().map(SecretRef::read).transpose(),
         }
@@ -143,15 +143,16 @@ impl Rotation {
     /// The store was not written: [`Self::unsynced`] until [`Self::sync`] succeeds. What arrived is
     /// in force all the same, since the old refresh token must never be sent again.
     pub fn take(&mut self, sent: Option<&Secret>, fetched: &Fetched) -> Result<(), StoreError> {
-        let Some(refresh_token) = fetched.refresh_token.as_ref().or(sent) else {
-            return Ok(());
-        };
-        if self.store.is_none() && fetched.refresh_token.is_none() {
+        let kept = sent.filter(|_| !fetched.gave_up);
+        let refresh_token = fetched.refresh_token.as_ref().or(kept);
+        let rotated = fetched.refresh_token.is_some() || fetched.gave_up;
+        let given_up_before = self.record.as_ref().is_some_and(|r| r.refresh_token.is_none());
+        if !rotated && (self.store.is_none() || (refresh_token.is_none() && !given_up_before)) {
             return Ok(());
         }
         let token = &fetched.token;
         self.record = Some(Record {
-            refresh_token: Zeroizing::new(refresh_token.expose().to_owned()),
+            refresh_token: refresh_token.map(|secret| Zeroizing::new(secret.expose().to_owned())),
             bootstrap_sha256: self.began_with(sent),
             access_token: Some(Zeroizing::new(token.value().expose().to_owned())),
             obtained_at: crate::clock::epoch_seconds(token.obtained_at().wall),
@@ -169,7 +170,7 @@ impl Rotation {
     /// As [`Self::take`].
     pub fn replace(&mut self, sent: Option<&Secret>, newest: &Secret) -> Result<(), StoreError> {
         self.record = Some(Record {
-            refresh_token: Zeroizing::new(newest.expose().to_owned()),
+            refresh_token: Some(Zeroizing::new(newest.expose().to_owned())),
             bootstrap_sha256: self.began_with(sent),
             access_token: None,
             obtained_at: 0,
@@ -231,7 +232,7 @@ impl Rotation {
         let sent_sha256 = sent.map(|sent| sent.fingerprint().to_hex());
         match self.record.as_ref().filter(|record| !self.anothers(record)) {
             Some(record)
-                if sent.is_none_or(|sent| sent.expose() == *record.refresh_token)
+                if sent.is_none_or(|sent| record.is_refreshed_by(sent))
                     && sent_sha256 != self.bootstrap_fingerprint() =>
             {
                 record.bootstrap_sha256.clone()
@@ -258,7 +259,7 @@ mod tests {
     fn fetched(refresh_token: Option<&str>) -> Fetched {
         let life = Duration::from_secs(100);
         let token = AccessToken::new(secret("t"), Moment::now(), life).unwrap();
-        Fetched { token, refresh_token: refresh_token.map(secret) }
+        Fetched { token, refresh_token: refresh_token.map(secret), gave_up: false }
     }
 
     fn configured(text: Option<&str>, record: Option<&Record>) -> Rotation {
@@ -300,6 +301,37 @@ mod tests {
             rotation.take(Some(&secret("dead")), &fetched(Some("by-login"))).unwrap();
             let restarted = configured(Some("dead"), rotation.record.as_ref());
             assert_eq!(current(&restarted).as_deref(), Some("by-login"));
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_that_was_given_up_is_not_sent_again_until_another_is_configured() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("store.json");
+        let store = || Some(Store::File(FileStore::new(path.clone())));
+        let gave_up = || Fetched { gave_up: true, ..fetched(None) };
+        for stored in [true, false] {
+            let _ = std::fs::remove_file(&path);
+            let store = || stored.then(store).flatten();
+            let mut rotation = Rotation { store: store(), ..configured(Some("dead"), None) };
+            rotation.open().unwrap();
+            rotation.take(Some(&secret("dead")), &gave_up()).unwrap();
+            assert_eq!(current(&rotation), None);
+            rotation.take(None, &fetched(None)).unwrap();
+            assert_eq!(current(&rotation), None);
+            let record = rotation.record.clone();
+            drop(rotation);
+            // After a restart as well, with the access token that came last.
+            let mut restarted = Rotation { store: store(), ..configured(Some("dead"), None) };
+            if stored {
+                restarted.open().unwrap();
+                assert_eq!(current(&restarted), None);
+                assert!(restarted.restored(Moment::now()).is_some());
+            }
+            let mut mended = configured(Some("alive"), record.as_ref());
+            assert_eq!(current(&mended).as_deref(), Some("alive"));
+            mended.take(Some(&secret("alive")), &fetched(Some("next"))).unwrap();
+            assert_eq!(current(&mended).as_deref(), Some("next"));
         }
     }
 

@@ -5,6 +5,7 @@
 mod credentials;
 mod dialects;
 mod example;
+mod fallbacks;
 mod routes;
 mod samples;
 mod secrets;

@@ -13,7 +13,9 @@ mod others;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
+use emulator::http::Recorded;
 use emulator::{Api, Oauth2, Step, Tls, Tokens};
 use serde_json::Value;
 use tempfile::TempDir;

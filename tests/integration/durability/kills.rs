@@ -3,7 +3,7 @@
 //! The only loss that is allowed is a kill between the provider's commit and the end of our write:
 //! nobody else knows the new refresh token then. `make torture` makes many more rounds.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
 
