@@ -243,20 +243,18 @@ impl DialectSource {
         let rendered = self.rendered(attempt.refresh_token)?;
         let ways: Vec<&Exchange> =
             self.dialect.obtain.iter().filter(|e| e.applies(|key| rendered.get(key))).collect();
-        let another = ways.iter().any(|exchange| !self.spends_refresh_token(exchange));
-        let (mut refused, mut gave_up) = (None, false);
-        for exchange in ways {
-            let spends = self.spends_refresh_token(exchange);
-            if attempt.in_doubt && another && spends {
-                gave_up = true;
-                continue;
-            }
+        let spends = |exchange: &&Exchange| self.spends_refresh_token(exchange);
+        let spared = attempt.in_doubt && !ways.iter().all(spends);
+        let mut refused = None;
+        for (index, exchange) in ways.iter().enumerate().filter(|(_, e)| !(spared && spends(e))) {
             match self.send(exchange, &rendered, attempt).await {
-                Result::Ok(fetched) => return Result::Ok(Fetched { gave_up, ..fetched }),
+                Result::Ok(mut fetched) => {
+                    fetched.gave_up = ways[..index].iter().any(spends);
+                    return Result::Ok(fetched);
+                }
                 // With a new refresh token at hand that one comes first, the next time.
                 Err(Refusal { error, try_next: true }) if error.rotated.is_none() => {
                     refused = Some(error);
-                    gave_up |= spends;
                 }
                 Err(Refusal { error, .. }) => return Err(error),
             }
@@ -372,8 +370,7 @@ impl TokenSource for DialectSource {
         let mut all = Zeroizing::new(String::new());
         for value in self.values.values() {
             if let Value::Secret(secret) = value {
-                let text = secret.read().ok();
-                all.push_str(text.as_ref().map_or("", Secret::expose));
+                all.push_str(secret.read().as_ref().map_or("", Secret::expose));
                 all.push('\n');
             }
         }
