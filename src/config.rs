@@ -289,8 +289,7 @@ impl Config {
             [&tls.certificate, &tls.key].into_iter().chain(&tls.client_ca_file).cloned()
         });
         let dialects = self.credentials.iter().filter_map(|c| c.dialect_file.clone());
-        let mut files: Vec<PathBuf> =
-            secrets.chain(tls).chain(listeners).chain(dialects).collect();
+        let mut files: Vec<PathBuf> = secrets.chain(tls).chain(listeners).chain(dialects).collect();
         files.sort();
         files.dedup();
         files
