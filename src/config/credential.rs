@@ -37,7 +37,24 @@ pub(super) fn read_all(
             None => complete = false,
         }
     }
-    complete.then_some(all)
+    (complete && one_owner_each(&section, &all)).then_some(all)
+}
+
+/// Two credentials with one store would keep each other from it.
+fn one_owner_each(section: &Section<'_>, all: &[CredentialConfig]) -> bool {
+    let mut sound = true;
+    for (index, credential) in all.iter().enumerate().filter(|(_, c)| c.store.is_some()) {
+        let owner = all[..index].iter().find(|earlier| earlier.store == credential.store);
+        let item = section.take(&credential.name).and_then(|item| item.section()?.take("store"));
+        if let (Some(owner), Some(item)) = (owner, item) {
+            item.wrong(format!(
+                "is the store of credentials.{} already; write a file of its own",
+                owner.name
+            ));
+            sound = false;
+        }
+    }
+    sound
 }
 
 fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<CredentialConfig> {

@@ -10,6 +10,7 @@ mod routes;
 mod samples;
 mod secrets;
 mod server;
+mod stores;
 mod support;
 mod syntax;
 mod tls;
