@@ -148,8 +148,8 @@ fn library() -> &'static Path {
         let home = tempfile::tempdir().expect("a temporary directory");
         let path = home.path().join("faults.so");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/durability/faults.c");
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-        let compiled = Command::new(compiler)
+        let program = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+        let compiled = Command::new(program)
             .args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
             .arg(&path)
             .arg(source)

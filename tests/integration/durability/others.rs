@@ -4,12 +4,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
 
+type Change = fn(&Bed);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_others_may_read_or_replaced_is_refused_and_left_alone() {
     let bed = Bed::new();
     assert!(bed.started().await.stop().success());
     let store = bed.store();
-    type Change = fn(&Bed);
     let changes: [(Change, &str); 4] = [
         (|bed| set_mode(bed, 0o644), "its mode must be 0600"),
         (|bed| bed.plan("owner 12345"), "belongs to another user"),
