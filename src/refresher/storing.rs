@@ -32,7 +32,10 @@ impl<S: TokenSource> Refresher<S> {
             let now = Moment::now();
             let next = now.plus(SYNC_EVERY);
             let detail = Some(format!("store: {}", chain(&error)));
-            let last = LastOutcome { at: now, outcome: "transient", detail, needs_operator: false };
+            // What is damaged or exposed nobody else may mend.
+            let needs_operator = matches!(error, StoreError::Unreadable { .. });
+            self.metrics.needs_operator(needs_operator);
+            let last = LastOutcome { at: now, outcome: "transient", detail, needs_operator };
             self.publisher.settle(last, Activity::BackingOff(next));
             tokio::select! {
                 () = sleep_until(next.mono) => {}

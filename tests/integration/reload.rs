@@ -167,6 +167,29 @@ async fn a_changed_dialect_file_is_taken_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_refused_configuration_lacked_may_come_later() {
+    let stage = Stage::new();
+    let daemon = start(&stage, &stage.route(""));
+    daemon.ready().await;
+    let wide = stage.route("name = \"wide\"\npath_prefix = \"/wide\"");
+    // In a directory that nobody watches.
+    std::fs::create_dir(stage.home.path("elsewhere")).expect("a directory");
+    let secret = stage.home.path("elsewhere/secret").display().to_string();
+    let another = format!("client_secret = {{ file = \"{secret}\" }}");
+    let former = stage.home.path("secret").display().to_string();
+    let former = format!("client_secret = {{ file = \"{former}\" }}");
+    let config = format!("{SERVER}{}{wide}", stage.credential("").replace(&former, &another));
+    assert!(config.contains(&another));
+    replace(&stage, &config);
+    daemon.wait_for_log("put the secret there first");
+    assert_eq!((daemon.get("/").await.status, reloads(&daemon, "failed").await), (200, 1));
+    stage.home.write("elsewhere/secret", "secret");
+    eventually("reloaded", async || reloads(&daemon, "ok").await == 1).await;
+    assert_eq!((daemon.get("/").await.status, daemon.get("/wide").await.status), (404, 200));
+    assert_eq!(reloads(&daemon, "failed").await, 1, "told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_cannot_be_wired_leaves_credentials_and_connections_as_they_are() {
     let stage = Stage::new();
     let daemon = start(&stage, &stage.route(""));

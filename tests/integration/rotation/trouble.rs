@@ -112,6 +112,8 @@ async fn a_torn_store_is_an_error_that_names_it_and_no_return_to_the_bootstrap_t
             told.contains(&place) && told.contains(problem)
         })
         .await;
+        assert_eq!(status(&daemon).await["last"]["needs_operator"], true);
+        assert!(daemon.metric("bearerd_needs_operator", &[]).await > 0.5);
         assert_eq!(daemon.get("/early").await.status, 503);
         assert_eq!(family.idp.token_requests(), 1, "the bootstrap token was sent again");
         assert!(daemon.stop().success());
