@@ -277,6 +277,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_written_through_a_link_that_lies_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = FileStore::new(dir.path().join("r.json"));
+        let other = dir.path().join("other");
+        fs::write(&other, "untouched").unwrap();
+        std::os::unix::fs::symlink(&other, store.pending()).unwrap();
+        assert!(refused(&store).contains("r.json.new"));
+        store.save(&record("one")).unwrap();
+        assert_eq!(
+            (held(&store).as_str(), fs::read_to_string(&other).unwrap()),
+            ("one", "untouched".into())
+        );
+        assert_eq!(fs::metadata(&store.path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
     fn a_write_that_was_cut_off_is_cleared_away_and_one_of_another_version_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.json");
