@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::support::{DEADLINE, request};
 
 /// The points of a refresh, in order, and whether a kill there may lose the refresh token.
 const POINTS: [(&str, bool); 7] = [
@@ -76,10 +77,19 @@ async fn round(bed: &Bed, kill: Kill) -> Aftermath {
         assert!(!daemon.exit().success());
     }
     nudge.join_all().await;
+    settled(bed).await;
     bed.plan("");
     bed.api.clear_script();
     let committed = bed.idp.rotations() > before;
     Aftermath { committed, lost: !bed.holds_newest(), trace: bed.trace() }
+}
+
+/// Waits until the provider has done what the killed process still asked it for: connections are
+/// accepted in order, so those that came before this one have been.
+async fn settled(bed: &Bed) {
+    let provider = bed.idp.server();
+    request(provider.address(), "GET", "/settled", &[], b"").await;
+    assert!(provider.wait_for_open_connections(0, DEADLINE).await);
 }
 
 /// One row of the table of results.
