@@ -15,13 +15,18 @@ use crate::secret::{Fingerprint, Secret, SecretError};
 use crate::token::AccessToken;
 
 pub mod answer;
+pub mod assertion;
+mod der;
 pub mod dialect;
+pub mod discovery;
 pub mod endpoint;
 pub mod exchange;
 pub mod expiry;
 pub mod file;
 pub mod json;
 pub mod oauth2;
+pub mod signing;
+pub mod speaker;
 pub mod template;
 pub mod vendor;
 
@@ -87,7 +92,7 @@ pub struct Traits {
 /// The sources that a configuration can name.
 pub enum Source {
     /// A token endpoint, spoken to in a dialect.
-    Dialect(Box<dialect::DialectSource>),
+    Dialect(Box<speaker::DialectSource>),
     /// A file that somebody else keeps current.
     File(file::FileSource),
 }

@@ -17,8 +17,8 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("token", &["clock", "secret"]),
     // When, who, where from, where to.
     ("schedule", &["clock", "token"]),
-    ("credential", &["clock", "token"]),
-    ("source", &["clock", "dial", "secret", "tls", "token"]),
+    ("credential", &["clock", "secret", "token"]),
+    ("source", &["clock", "credential", "dial", "secret", "tls", "token"]),
     ("store", &["clock", "secret", "source", "token"]),
     (
         "refresher",
@@ -57,7 +57,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "tls",
         ],
     ),
-    ("cli", &["clock", "config", "metrics", "server", "telemetry"]),
+    ("cli", &["clock", "config", "credential", "metrics", "server", "telemetry"]),
     ("main", &["cli", "process"]),
 ];
 

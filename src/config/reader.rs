@@ -11,7 +11,7 @@ use std::rc::Rc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::secret::{Secret, SecretRef};
+use crate::secret::{Secret, SecretError, SecretRef};
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,9 @@ impl<'t> Reader<'t> {
     }
 }
 
+/// How a secret is read.
+type ReadSecret = fn(&SecretRef) -> Result<Secret, SecretError>;
+
 /// One value with its place.
 #[derive(Clone)]
 pub(super) struct Item<'a> {
@@ -110,6 +113,11 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     fn new(reader: &Rc<Reader<'a>>, path: String, line: usize, table: &'a DeTable<'a>) -> Self {
         Self { reader: Rc::clone(reader), path, line, table, known: RefCell::default() }
+    }
+
+    /// Whether `key` is written; it is not known thereby.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.iter().any(|(name, _)| name.get_ref() == key)
     }
 
     /// The value of `key`, which is known from now on.
@@ -291,7 +299,7 @@ impl<'a> Item<'a> {
     }
 
     /// `{ file = … }`, `{ env = … }` or `{ value = … }`; what it refers to must be readable now.
-    pub(super) fn secret(&self) -> Option<SecretRef> {
+    pub(super) fn secret(&self, read: ReadSecret) -> Option<SecretRef> {
         const SHAPE: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { value = \"…\" }";
         if self.value.as_str().is_some() {
             self.wrong(format!("a secret is not written as plain text; write {SHAPE}"));
@@ -320,11 +328,33 @@ impl<'a> Item<'a> {
             }
             (None, None, None) => return None,
         };
-        if let Err(error) = secret.read() {
-            item.wrong(format!("{}; put the secret there first", crate::telemetry::chain(&error)));
+        item.readable(secret, read)
+    }
+
+    /// The path of a file that holds a secret; it must be readable now.
+    pub(super) fn secret_file(&self) -> Option<SecretRef> {
+        self.readable(SecretRef::File(self.path()?), SecretRef::read)
+    }
+
+    fn readable(&self, secret: SecretRef, read: ReadSecret) -> Option<SecretRef> {
+        if let Err(error) = read(&secret) {
+            self.wrong(format!("{}; put the secret there first", crate::telemetry::chain(&error)));
             return None;
         }
         Some(secret)
+    }
+
+    /// Whether it is a table with this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.value.as_table().is_some_and(|table| table.iter().any(|(k, _)| k.get_ref() == key))
+    }
+
+    /// The name in `{ credential = "…" }`.
+    pub(super) fn credential(&self) -> Option<String> {
+        let section = self.section()?;
+        let name = section.require("credential", "the name of one").and_then(|item| item.text());
+        section.finish();
+        name
     }
 
     /// The raw value, for tables of free form.

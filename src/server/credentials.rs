@@ -12,29 +12,33 @@ use tokio::time::timeout_at;
 
 use crate::clock::Moment;
 use crate::config::{Config, CredentialConfig, SourceConfig};
+use crate::credential::directory::Directory;
 use crate::credential::{Credential, publish};
 use crate::metrics::Metrics;
 use crate::refresher::{Ending, Refresher};
 use crate::source::Source;
-use crate::source::dialect::{Dialect, DialectSource};
+use crate::source::dialect::Dialect;
 use crate::source::endpoint::Endpoint;
 use crate::source::file::FileSource;
+use crate::source::speaker::DialectSource;
 use crate::source::template::Template;
 use crate::store::{Rotation, Store, file::FileStore};
 
 /// How long a credential that a reload replaces may take to finish its refresh.
 const REPLACE_GRACE: Duration = Duration::from_secs(10);
 
-/// Builds the source that `config` describes.
+/// Builds the source that `config` describes; it may ask for tokens of `subjects`.
 #[must_use]
-pub(super) fn source(config: &CredentialConfig) -> Source {
+fn source(config: &CredentialConfig, subjects: &Directory) -> Source {
     let default_lifetime = config.refresh.default_lifetime;
     match &config.source {
         SourceConfig::File(path) => Source::File(FileSource::new(path.clone(), default_lifetime)),
         SourceConfig::Dialect { dialect, values, params, tls } => {
             let endpoint = Endpoint::new(tls.clone());
             let (dialect, values, params) = (Arc::clone(dialect), values.clone(), params.clone());
-            let source = DialectSource::new(dialect, values, params, endpoint, default_lifetime);
+            let subjects = subjects.clone();
+            let source =
+                DialectSource::new(dialect, values, params, endpoint, default_lifetime, subjects);
             Source::Dialect(Box::new(source))
         }
     }
@@ -42,12 +46,16 @@ pub(super) fn source(config: &CredentialConfig) -> Source {
 
 /// Builds the refresher of `config`, with the readers' end of what it will publish.
 #[must_use]
-pub fn refresher(config: &CredentialConfig, metrics: &Metrics) -> (Refresher<Source>, Credential) {
+pub fn refresher(
+    config: &CredentialConfig,
+    metrics: &Metrics,
+    subjects: &Directory,
+) -> (Refresher<Source>, Credential) {
     let (publisher, credential) = publish(&config.name);
     let store = config.store.clone().map(|path| Store::File(FileStore::new(path)));
     let refresher = Refresher {
         name: config.name.clone(),
-        source: source(config),
+        source: source(config, subjects),
         rotation: Rotation::new(config.refresh_token.clone(), store),
         publisher,
         policy: config.refresh,
@@ -99,7 +107,7 @@ impl Running {
 
 /// A refresh token belongs to an account at an identity provider, and goes to no other.
 fn same_account(one: &SourceConfig, other: &SourceConfig) -> bool {
-    const NAMES: [&str; 3] = ["host", "client_id", "username"];
+    const NAMES: [&str; 5] = ["host", "token_url", "issuer", "client_id", "username"];
     match (one, other) {
         (
             SourceConfig::Dialect { dialect: a, values: x, .. },
@@ -119,6 +127,8 @@ fn same_account(one: &SourceConfig, other: &SourceConfig) -> bool {
 /// Every refresher of the process, by credential name.
 pub(super) struct Refreshers {
     metrics: Arc<Metrics>,
+    /// All of them, for those that are chained to another one.
+    subjects: Directory,
     running: HashMap<String, Running>,
     pending: Vec<Task>,
 }
@@ -127,7 +137,8 @@ impl Refreshers {
     /// None yet.
     #[must_use]
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, running: HashMap::new(), pending: Vec::new() }
+        let (running, pending) = (HashMap::new(), Vec::new());
+        Self { metrics, subjects: Directory::default(), running, pending }
     }
 
     /// Prepares what `config` asks for; [`Refreshers::spawn`] sets it going. A credential whose
@@ -147,11 +158,13 @@ impl Refreshers {
             self.pending.push(Box::pin(removed.stop(Ending::Removed(deadline), deadline)));
         }
         let in_order = config.credentials.iter().filter_map(|c| self.running.get(&c.name));
-        in_order.map(|running| running.credential.clone()).collect()
+        let credentials: Vec<_> = in_order.map(|running| running.credential.clone()).collect();
+        self.subjects.set(&credentials);
+        credentials
     }
 
     fn prepare(&mut self, config: &CredentialConfig, replaced: Option<Running>) -> Running {
-        let (mut refresher, credential) = refresher(config, &self.metrics);
+        let (mut refresher, credential) = refresher(config, &self.metrics, &self.subjects);
         let (stop, stopped) = watch::channel(None);
         let (end, ended) = oneshot::channel();
         let config = config.clone();

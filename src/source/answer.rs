@@ -56,7 +56,9 @@ pub fn read(
     let document = document(answer, ok.body);
     let retry_after = retry_after(&answer.headers, now);
     let text = |pointer| document.as_ref().and_then(|document| document.text(pointer));
-    let accepted = ok.status.iter().any(|status| status.matches(answer.status));
+    let sent = |name, value: &str| answer.headers.get(name).is_some_and(|sent| sent == value);
+    let accepted = ok.status.iter().any(|status| status.matches(answer.status))
+        && ok.headers.iter().all(|(name, value)| sent(name, value));
     let granted = accepted && text("/error").is_none();
     let refresh_token = ok.refresh_token.as_deref().filter(|_| granted).and_then(text);
     let refresh_token = refresh_token.map(|text| Box::new(Secret::new(text.to_owned())));

@@ -18,7 +18,7 @@ fn the_example_is_valid_as_it_stands() {
 #[test]
 fn the_example_is_valid_with_every_key() {
     let config = load(&with_every_key());
-    assert_eq!((config.credentials.len(), config.routes.len()), (10, 2));
+    assert_eq!((config.credentials.len(), config.routes.len()), (16, 2));
 }
 
 #[test]
@@ -53,8 +53,12 @@ fn load(text: &str) -> Config {
     for certificate in ["ca.pem", "client.pem", "callers.pem", "tls.crt"] {
         home.write(&format!("etc/bearerd/{certificate}"), &signed.cert.pem());
     }
-    for key in ["client.key", "tls.key"] {
-        home.write(&format!("etc/bearerd/{key}"), &signed.signing_key.serialize_pem());
+    let key = signed.signing_key.serialize_pem();
+    for name in ["client.key", "tls.key"] {
+        home.write(&format!("etc/bearerd/{name}"), &key);
+    }
+    for name in ["signing", "bearer"] {
+        home.write(&format!("var/run/secrets/{name}/key.pem"), &key);
     }
     home.write("etc/bearerd/acme.toml", DIALECT);
     home.load(&text).unwrap_or_else(|told| panic!("{told}"))
