@@ -98,6 +98,7 @@ fn key(name: String, item: &Item<'_>) -> Option<Key> {
 /// What an exchange leaves out.
 #[derive(Clone)]
 struct Defaults {
+    method: Method,
     url: Option<Template>,
     headers: Vec<(HeaderName, Template)>,
     ok: OkRules,
@@ -106,19 +107,21 @@ struct Defaults {
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { url: None, headers: Vec::new(), ok: standard_ok(), errors: Vec::new() }
+        let (headers, errors) = (Vec::new(), Vec::new());
+        Self { method: Method::POST, url: None, headers, ok: standard_ok(), errors }
     }
 }
 
 impl Defaults {
     fn read(item: &Item<'_>) -> Option<Self> {
         let section = item.section()?;
+        let method = section.take("method").map_or(Some(Method::POST), |item| method(&item));
         let url = section.take("url").map_or(Some(None), |item| template(&item).map(Some));
         let headers = section.take("headers").map_or(Some(Vec::new()), |item| headers(&item));
         let ok = section.take("ok").map_or(Some(standard_ok()), |item| ok(&item, standard_ok()));
         let errors = section.take("error").map_or(Some(Vec::new()), |item| matchers(&item));
         section.finish();
-        Some(Self { url: url?, headers: headers?, ok: ok?, errors: errors? })
+        Some(Self { method: method?, url: url?, headers: headers?, ok: ok?, errors: errors? })
     }
 }
 
@@ -138,7 +141,7 @@ fn exchanges(
 
 fn exchange(name: String, item: &Item<'_>, defaults: &Defaults) -> Option<Exchange> {
     let section = item.section()?;
-    let method = section.take("method").map_or(Some(Method::POST), |item| method(&item));
+    let method = section.take("method").map_or(Some(defaults.method.clone()), |i| method(&i));
     let url = match section.take("url") {
         Some(item) => template(&item),
         None => defaults.url.clone().or_else(|| {

@@ -118,3 +118,48 @@ fn claims_that_are_not_text() {
       line 5: credentials.c.assertion_claims.level: is an integer; write a string in quotes
     ");
 }
+
+const GOOGLE: &str = "provider = \"google-service-account\"\n\
+    service_account = { file = \"HOME/key.json\" }";
+
+#[test]
+fn a_key_file_that_is_no_json() {
+    let home = Home::new();
+    home.write("key.json", &key());
+    assert_snapshot!(home.told(&with_credential(GOOGLE)), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: credentials.c.service_account: HOME/key.json is no JSON object; write the path of one
+    ");
+}
+
+#[test]
+fn a_key_file_of_another_kind() {
+    let home = Home::new();
+    home.write("key.json", r#"{"type":"authorized_user","client_id":"not-told-to-anybody"}"#);
+    assert_snapshot!(home.told(&with_credential(GOOGLE)), @r#"
+    3 problems in HOME/bearerd.toml:
+      line 3: credentials.c.service_account: HOME/key.json has no text "private_key"; write the path of the right file
+      line 3: credentials.c.service_account: HOME/key.json has no text "private_key_id"; write the path of the right file
+      line 3: credentials.c.service_account: HOME/key.json has no text "client_email"; write the path of the right file
+    "#);
+}
+
+#[test]
+fn a_url_from_a_variable_that_is_not_set() {
+    let lines = "provider = \"azure-app-service\"\nresource = \"r\"\n\
+                 endpoint = { env = \"BEARERD_TEST_NOT_SET\" }\n\
+                 identity_header = { value = \"not-told-to-anybody\" }";
+    assert_snapshot!(Home::new().told(&with_credential(lines)), @"
+    1 problem in HOME/bearerd.toml:
+      line 4: credentials.c.endpoint.env: environment variable BEARERD_TEST_NOT_SET is not set to UTF-8 text; set it
+    ");
+}
+
+#[test]
+fn a_vault_login_without_what_proves_it() {
+    let lines = "provider = \"vault\"\nhost = \"vault.example\"\nmethod = \"approle\"";
+    assert_snapshot!(Home::new().told(&with_credential(lines)), @"
+    1 problem in HOME/bearerd.toml:
+      line 1: credentials.c: has no way to obtain a token; write role_id and secret_id
+    ");
+}

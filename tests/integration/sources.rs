@@ -3,7 +3,10 @@
 
 mod assertions;
 mod discovery;
+mod examples;
 mod exchanges;
+mod keys;
+mod refusals;
 
 use std::sync::{Arc, Mutex};
 

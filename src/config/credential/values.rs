@@ -3,9 +3,10 @@
 use crate::config::reader::{Item, Section};
 use crate::config::url::{check_plaintext, host, http_url};
 use crate::secret::SecretRef;
-use crate::source::dialect::{Dialect, Key, Kind};
+use crate::source::assertion::Assertion;
+use crate::source::dialect::{Dialect, Exchange, Key, Kind};
 use crate::source::signing::{self, SigningKey};
-use crate::source::template::{Value, Values, members};
+use crate::source::template::{Template, Value, Values, members};
 
 /// What the credential says for each of the dialect's keys.
 pub(super) fn values(
@@ -24,7 +25,7 @@ pub(super) fn values(
         let value = match given {
             Some(item) => value(key, &item, allow_plaintext),
             None if key.required => None,
-            None => match default(key) {
+            None => match default(key, &values) {
                 Some(value) => Some(value),
                 None => continue,
             },
@@ -36,7 +37,25 @@ pub(super) fn values(
             None => complete = false,
         }
     }
-    (complete && signs(section, &values)).then_some(values)
+    (complete && documents(dialect, section, &values) && signs(section, &values)).then_some(values)
+}
+
+/// Whether the JSON documents hold what the dialect takes from them.
+fn documents(dialect: &Dialect, section: &Section<'_>, values: &Values) -> bool {
+    let templates = dialect.assertions.iter().flat_map(Assertion::templates);
+    let templates = templates.chain(dialect.obtain.iter().flat_map(Exchange::templates));
+    let mut complete = true;
+    for (document, member) in templates.flat_map(Template::keys).filter_map(|k| k.split_once('.')) {
+        let Some(Value::Document(secret)) = values.get(document) else { continue };
+        let members = secret.read_text().ok().as_ref().and_then(members).unwrap_or_default();
+        let there = members.get(member).is_some_and(serde_json::Value::is_string);
+        if let Some(item) = section.take(document).filter(|_| !there) {
+            let place = secret.place();
+            item.wrong(format!("{place} has no text {member:?}; write the path of the right file"));
+            complete = false;
+        }
+    }
+    complete
 }
 
 /// Whether the key can sign with the algorithm that is asked for.
@@ -56,6 +75,10 @@ fn signs(section: &Section<'_>, values: &Values) -> bool {
 
 fn value(key: &Key, item: &Item<'_>, allow_plaintext: bool) -> Option<Value> {
     match key.kind {
+        // What the dialect itself names is trusted as it stands.
+        Kind::Host if key.default.is_some() && item.text() == key.default => {
+            default(key, &Values::new())
+        }
         Kind::Host => host(item, &item.text()?, allow_plaintext).map(Value::Host),
         Kind::Path => {
             let text = item.text()?;
@@ -67,7 +90,7 @@ fn value(key: &Key, item: &Item<'_>, allow_plaintext: bool) -> Option<Value> {
             Some(Value::Path(text))
         }
         Kind::Url => {
-            let text = item.text()?;
+            let text = if item.has("env") { item.variable()? } else { item.text()? };
             let url = http_url(item, &text, "https://idp.example/oauth2/token")?;
             check_plaintext(item, &url, allow_plaintext)?;
             Some(Value::Url(text))
@@ -113,8 +136,14 @@ fn document(item: &Item<'_>) -> Option<SecretRef> {
     Some(secret)
 }
 
-fn default(key: &Key) -> Option<Value> {
+/// What holds if the credential says nothing; `{other}` is what holds for an earlier key.
+fn default(key: &Key, values: &Values) -> Option<Value> {
     let text = key.default.clone()?;
+    let other = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    let text = match other {
+        Some(other) => values.get(other).and_then(Value::said)?.to_owned(),
+        None => text,
+    };
     Some(match key.kind {
         // A dialect may name a place that speaks plaintext only: a metadata server.
         Kind::Host if text.contains("://") => Value::Host(text),

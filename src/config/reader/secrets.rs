@@ -53,6 +53,19 @@ impl Item<'_> {
         Some(secret)
     }
 
+    /// What the environment variable in `{ env = "NAME" }` holds now.
+    pub(in crate::config) fn variable(&self) -> Option<String> {
+        let section = self.section()?;
+        let item = section.require("env", "the name of an environment variable");
+        section.finish();
+        let (item, name) = item.and_then(|item| item.text().map(|name| (item, name)))?;
+        let value = std::env::var(&name).ok();
+        if value.is_none() {
+            item.wrong(format!("environment variable {name} is not set to UTF-8 text; set it"));
+        }
+        value
+    }
+
     /// Whether it is a table with this key.
     pub(in crate::config) fn has(&self, key: &str) -> bool {
         self.value.as_table().is_some_and(|table| table.iter().any(|(k, _)| k.get_ref() == key))
