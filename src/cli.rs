@@ -138,6 +138,7 @@ fn tables(config: &Config) -> String {
     let credentials = config.credentials.iter().map(|credential| {
         let source = match &credential.source {
             SourceConfig::File(path) => path.display().to_string(),
+            SourceConfig::Exec(program) => program.command.first().cloned().unwrap_or_default(),
             SourceConfig::Dialect { dialect, .. } => {
                 let ways: Vec<&str> = dialect.obtain.iter().map(|e| e.name.as_str()).collect();
                 ways.join(" > ")

@@ -14,6 +14,7 @@ use crate::dial::Address;
 use crate::schedule::RefreshPolicy;
 use crate::secret::{SecretRef, read_bytes};
 use crate::source::dialect::Dialect;
+use crate::source::exec::Program;
 use crate::source::template::{Value, Values};
 use crate::tls::{TlsIdentity, TlsSettings};
 
@@ -126,6 +127,8 @@ pub enum SourceConfig {
     },
     /// A file.
     File(PathBuf),
+    /// A program.
+    Exec(Program),
 }
 
 /// `[[routes]]`
@@ -314,6 +317,10 @@ impl CredentialConfig {
     pub fn files(&self) -> Vec<PathBuf> {
         match &self.source {
             SourceConfig::File(path) => vec![path.clone()],
+            SourceConfig::Exec(program) => {
+                let secrets = program.environment.iter().map(|(_, secret)| secret);
+                secrets.filter_map(SecretRef::path).map(Path::to_owned).collect()
+            }
             SourceConfig::Dialect { values, tls, .. } => {
                 let secrets = values.values().filter_map(Value::secret);
                 let secrets = secrets.filter_map(SecretRef::path).map(Path::to_owned);
@@ -326,7 +333,7 @@ impl CredentialConfig {
     pub fn subjects(&self) -> impl Iterator<Item = &str> {
         let values = match &self.source {
             SourceConfig::Dialect { values, .. } => Some(values),
-            SourceConfig::File(_) => None,
+            SourceConfig::File(_) | SourceConfig::Exec(_) => None,
         };
         values.into_iter().flat_map(Values::values).filter_map(|value| match value {
             Value::Credential(name) => Some(name.as_str()),

@@ -21,6 +21,7 @@ pub mod dialect;
 pub mod discovery;
 pub mod endpoint;
 pub mod exchange;
+pub mod exec;
 pub mod expiry;
 pub mod file;
 pub mod json;
@@ -95,6 +96,8 @@ pub enum Source {
     Dialect(Box<speaker::DialectSource>),
     /// A file that somebody else keeps current.
     File(file::FileSource),
+    /// A program that prints one.
+    Exec(exec::ExecSource),
 }
 
 impl TokenSource for Source {
@@ -102,6 +105,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.fetch(attempt).await,
             Self::File(source) => source.fetch(attempt).await,
+            Self::Exec(source) => source.fetch(attempt).await,
         }
     }
 
@@ -109,6 +113,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.revoke(token).await,
             Self::File(source) => source.revoke(token).await,
+            Self::Exec(source) => source.revoke(token).await,
         }
     }
 
@@ -116,6 +121,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.inputs(),
             Self::File(source) => source.inputs(),
+            Self::Exec(source) => source.inputs(),
         }
     }
 
@@ -123,6 +129,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.traits(),
             Self::File(source) => source.traits(),
+            Self::Exec(source) => source.traits(),
         }
     }
 }
@@ -165,6 +172,8 @@ pub enum Reason {
     Unusable,
     /// A secret or token file could not be read.
     Input,
+    /// A program did not run or did not succeed.
+    Command,
 }
 
 impl Reason {
@@ -185,6 +194,7 @@ impl Reason {
             Self::Server => "server",
             Self::Unusable => "unusable",
             Self::Input => "input",
+            Self::Command => "command",
         }
     }
 }

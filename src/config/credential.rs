@@ -15,6 +15,7 @@ use crate::source::vendor;
 use crate::tls::TlsSettings;
 
 mod chains;
+mod exec;
 mod oauth2;
 mod values;
 
@@ -45,22 +46,22 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     }
     let provider = section.take("provider").map_or(Some("oauth2".to_owned()), |i| i.text())?;
     let refresh = refresh(section.take("refresh"));
-    if provider == "file" {
-        let path =
-            section.require("path", "path = \"/path/to/token\"").and_then(|item| item.path());
+    if let "file" | "exec" = provider.as_str() {
+        let source = if provider == "file" {
+            let path = section.require("path", "path = \"/path/to/token\"");
+            path.and_then(|item| item.path()).map(SourceConfig::File)
+        } else {
+            exec::read(&section).map(SourceConfig::Exec)
+        };
         section.finish();
-        let source = SourceConfig::File(path?);
-        let refresh = refresh?;
-        let (name, refresh_token, store) = (name.to_owned(), None, None);
-        let revoke_on_shutdown = false;
         return Some(CredentialConfig {
-            name,
+            name: name.to_owned(),
             provider,
-            source,
-            refresh_token,
-            store,
-            refresh,
-            revoke_on_shutdown,
+            source: source?,
+            refresh_token: None,
+            store: None,
+            refresh: refresh?,
+            revoke_on_shutdown: false,
         });
     }
     let allow_plaintext = section.take("allow_plaintext").map_or(Some(false), |item| item.bool());
@@ -125,7 +126,7 @@ fn dialect(
             if let Some(Ok(dialect)) = vendor::text(vendor).map(parse_dialect) {
                 return Some(dialect);
             }
-            let known = ["oauth2", "file", "custom"].into_iter();
+            let known = ["oauth2", "file", "exec", "custom"].into_iter();
             let vendors = vendor::ALL.iter().map(|(name, _)| *name);
             let names: Vec<String> = known.chain(vendors).map(str::to_owned).collect();
             section.take("provider")?.not_among(vendor, &names);

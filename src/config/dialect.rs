@@ -15,6 +15,7 @@ mod answer;
 mod assertion;
 mod request;
 
+pub(super) use answer::expiry;
 use answer::{matchers, ok};
 use assertion::assertions;
 use request::{basic, body, headers, method, pairs_of_text, template};

@@ -19,6 +19,7 @@ use crate::refresher::{Ending, Refresher};
 use crate::source::Source;
 use crate::source::dialect::Dialect;
 use crate::source::endpoint::Endpoint;
+use crate::source::exec::ExecSource;
 use crate::source::file::FileSource;
 use crate::source::speaker::DialectSource;
 use crate::source::template::Template;
@@ -33,6 +34,9 @@ fn source(config: &CredentialConfig, subjects: &Directory) -> Source {
     let default_lifetime = config.refresh.default_lifetime;
     match &config.source {
         SourceConfig::File(path) => Source::File(FileSource::new(path.clone(), default_lifetime)),
+        SourceConfig::Exec(program) => {
+            Source::Exec(ExecSource::new(program.clone(), default_lifetime))
+        }
         SourceConfig::Dialect { dialect, values, params, tls } => {
             let endpoint = Endpoint::new(tls.clone());
             let (dialect, values, params) = (Arc::clone(dialect), values.clone(), params.clone());

@@ -79,7 +79,7 @@ fn a_provider_that_is_nearly_known() {
     assert_snapshot!(told("token_url", r#"provider = "vmware-scp"
 token_url"#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 6: credentials.orders.provider: is "vmware-scp" (did you mean "vmware-csp"?); write "oauth2" or "file" or "custom" or "servicemax-max" or "vmware-csp" or "veeam-azure" or "tencent-ciam" or "google-service-account" or "google-impersonation" or "google-metadata" or "azure-imds" or "azure-app-service" or "vault" or "vault-identity" or "github-app" or "salesforce"
+      line 6: credentials.orders.provider: is "vmware-scp" (did you mean "vmware-csp"?); write "oauth2" or "file" or "exec" or "custom" or "servicemax-max" or "vmware-csp" or "veeam-azure" or "tencent-ciam" or "google-service-account" or "google-impersonation" or "google-metadata" or "azure-imds" or "azure-app-service" or "vault" or "vault-identity" or "github-app" or "salesforce"
     "#);
 }
 
@@ -88,7 +88,7 @@ fn a_provider_that_is_not_known() {
     assert_snapshot!(told("token_url", r#"provider = "keycloak"
 token_url"#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 6: credentials.orders.provider: is "keycloak"; write "oauth2" or "file" or "custom" or "servicemax-max" or "vmware-csp" or "veeam-azure" or "tencent-ciam" or "google-service-account" or "google-impersonation" or "google-metadata" or "azure-imds" or "azure-app-service" or "vault" or "vault-identity" or "github-app" or "salesforce"
+      line 6: credentials.orders.provider: is "keycloak"; write "oauth2" or "file" or "exec" or "custom" or "servicemax-max" or "vmware-csp" or "veeam-azure" or "tencent-ciam" or "google-service-account" or "google-impersonation" or "google-metadata" or "azure-imds" or "azure-app-service" or "vault" or "vault-identity" or "github-app" or "salesforce"
     "#);
 }
 

@@ -7,6 +7,7 @@ mod credentials;
 mod dialects;
 mod example;
 mod exchanges;
+mod programs;
 mod routes;
 mod samples;
 mod secrets;

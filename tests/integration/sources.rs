@@ -5,6 +5,7 @@ mod assertions;
 mod discovery;
 mod examples;
 mod exchanges;
+mod exec;
 mod keys;
 mod refusals;
 

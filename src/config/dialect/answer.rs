@@ -51,7 +51,7 @@ fn headers(item: &Item<'_>) -> Option<Vec<(HeaderName, String)>> {
     item.section()?.entries().into_iter().map(header).collect()
 }
 
-fn expiry(item: &Item<'_>) -> Option<Rule> {
+pub(in crate::config) fn expiry(item: &Item<'_>) -> Option<Rule> {
     let section = item.section()?;
     let shape = section.require("as", "as = \"seconds\"").and_then(|item| {
         item.choice(&[
