@@ -7,6 +7,7 @@ mod examples;
 mod exchanges;
 mod exec;
 mod keys;
+mod oddities;
 mod refusals;
 
 use std::sync::{Arc, Mutex};
