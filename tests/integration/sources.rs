@@ -6,6 +6,7 @@ mod discovery;
 mod examples;
 mod exchanges;
 mod exec;
+mod files;
 mod keys;
 mod oddities;
 mod refusals;
