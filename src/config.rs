@@ -304,9 +304,10 @@ impl Config {
     /// Those that routes and listeners are made of.
     pub fn shaping_files(&self) -> impl Iterator<Item = PathBuf> {
         let tls = self.routes.iter().filter_map(|route| route.upstream.tls.as_ref());
-        let listeners = self.server.tls.iter().flat_map(|tls| {
-            [&tls.certificate, &tls.key].into_iter().chain(&tls.client_ca_file)
-        });
+        let listeners =
+            self.server.tls.iter().flat_map(|tls| {
+                [&tls.certificate, &tls.key].into_iter().chain(&tls.client_ca_file)
+            });
         tls.flat_map(TlsSettings::files).chain(listeners).cloned()
     }
 }
