@@ -7,10 +7,10 @@ const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const SEQUENCE: u8 = 0x30;
 
-/// `RSAPrivateKey` with version 0 and these eight numbers, big-endian: modulus, public exponent,
+/// `RSAPrivateKey` with version 0 and these numbers, big-endian: modulus, public exponent,
 /// private exponent, both primes, both exponents, coefficient.
 #[must_use]
-pub(super) fn rsa_private_key(numbers: &[Zeroizing<Vec<u8>>; 8]) -> Zeroizing<Vec<u8>> {
+pub(super) fn rsa_private_key(numbers: &[Zeroizing<Vec<u8>>]) -> Zeroizing<Vec<u8>> {
     let mut content = integer(&[]);
     for number in numbers {
         content.extend_from_slice(&integer(number));

@@ -34,7 +34,7 @@ impl Discovery {
     /// # Errors
     /// Transient if the server cannot be asked now, terminal if it has no metadata that can be
     /// used.
-    pub async fn ask(&self, endpoint: &Endpoint, issuer: &str) -> Result<Endpoints, FetchError> {
+    pub async fn ask(self, endpoint: &Endpoint, issuer: &str) -> Result<Endpoints, FetchError> {
         let mut refused = unfit(Reason::NotFound, "the issuer is no URL".to_owned());
         for url in well_known(issuer) {
             let answer = endpoint.send(request(&url)?).await.map_err(|mut error| {
@@ -52,7 +52,7 @@ impl Discovery {
         Err(refused)
     }
 
-    fn read(&self, answer: &Answer, issuer: &str) -> Result<Endpoints, FetchError> {
+    fn read(self, answer: &Answer, issuer: &str) -> Result<Endpoints, FetchError> {
         let missing = || {
             let mut error = unfit(Reason::NotFound, format!("no metadata of {issuer} found"));
             error.status = Some(answer.status);

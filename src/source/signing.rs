@@ -42,6 +42,8 @@ const RSA: [Algorithm; 6] = [
     Algorithm::PS384,
     Algorithm::PS512,
 ];
+/// The members of an RSA key as a JWK (RFC 7518 §6.3), in the order of RFC 8017 §A.1.2.
+const RSA_NUMBERS: [&str; 8] = ["n", "e", "d", "p", "q", "dp", "dq", "qi"];
 const HMAC: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
 
 /// A key that signs.
@@ -91,7 +93,7 @@ impl SigningKey {
         }
     }
 
-    /// A client secret as the key of an HMAC (OpenID Connect Core §9, `client_secret_jwt`).
+    /// A client secret as the key of an HMAC (`client_secret_jwt`).
     #[must_use]
     pub fn from_secret(secret: &str) -> Self {
         Self::new(EncodingKey::from_secret(secret.as_bytes()), &HMAC)
@@ -166,9 +168,9 @@ impl SigningKey {
         };
         let mut key = match word("kty") {
             Some("RSA") => {
-                let [n, e, d, p, q, dp, dq, qi] =
-                    ["n", "e", "d", "p", "q", "dp", "dq", "qi"].map(number);
-                Self::rsa(&der::rsa_private_key(&[n?, e?, d?, p?, q?, dp?, dq?, qi?]))?
+                let numbers: Vec<_> =
+                    RSA_NUMBERS.into_iter().map(number).collect::<Result<_, _>>()?;
+                Self::rsa(&der::rsa_private_key(&numbers))?
             }
             Some("EC") => {
                 let (d, x, y) = (number("d")?, number("x")?, number("y")?);
@@ -238,10 +240,10 @@ mod tests {
         let pkcs1 = der::inside_pkcs8(pkcs8.as_ref()).unwrap();
         let public = DecodingKey::from_rsa_der(pair.public_key().as_ref());
         let numbers = der::integers(pkcs1).unwrap();
-        let [_, n, e, d, p, q, dp, dq, qi] = numbers.as_slice() else { panic!("nine numbers") };
-        let jwk = json!({ "kty": "RSA", "n": base64url(n), "e": base64url(e), "d": base64url(d),
-            "p": base64url(p), "q": base64url(q), "dp": base64url(dp), "dq": base64url(dq),
-            "qi": base64url(qi) });
+        let mut jwk = json!({ "kty": "RSA" });
+        for (name, number) in RSA_NUMBERS.iter().zip(&numbers[1..]) {
+            jwk[name] = base64url(number).into();
+        }
         for text in [
             pem("PRIVATE KEY", pkcs8.as_ref()),
             format!("\r\n{}", pem("RSA PRIVATE KEY", pkcs1).replace('\n', "\r\n")),

@@ -97,12 +97,11 @@ fn value(key: &Key, item: &Item<'_>, allow_plaintext: bool) -> Option<Value> {
         }
         // OAuth's lists are written with spaces (RFC 6749 §3.3).
         Kind::Text => item.texts().map(|texts| Value::Text(texts.join(" "))),
-        Kind::Secret => item.secret(SecretRef::read).map(Value::Secret),
         Kind::File => item.secret_file().map(Value::Secret),
         Kind::SigningKey => signing_key(item).map(Value::Block),
         Kind::Document => document(item).map(Value::Document),
         Kind::Token if item.has("credential") => item.credential().map(Value::Credential),
-        Kind::Token => item.secret(SecretRef::read).map(Value::Secret),
+        Kind::Secret | Kind::Token => item.secret(SecretRef::read).map(Value::Secret),
         Kind::Bool => item.bool().map(Value::Bool),
         Kind::Choice => {
             let text = item.text()?;

@@ -60,7 +60,7 @@ async fn a_bare_token_json_and_a_git_credential_are_understood() {
         r#"printf '{{"accessToken":"az-token","expires_on":{until},"tokenType":"Bearer"}}'"#
     );
     let git = format!(
-        r#"grep -q '^host=git.example$' || exit 1
+        r"grep -q '^host=git.example$' || exit 1
 printf 'protocol=https\nusername=x\npassword=git+to%%20ken\npassword_expiry_utc={until}\n'"#
     );
     for (text, more, token, told_life) in [
