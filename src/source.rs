@@ -15,13 +15,19 @@ use crate::secret::{Fingerprint, Secret, SecretError};
 use crate::token::AccessToken;
 
 pub mod answer;
+pub mod assertion;
+mod der;
 pub mod dialect;
+pub mod discovery;
 pub mod endpoint;
 pub mod exchange;
+pub mod exec;
 pub mod expiry;
 pub mod file;
 pub mod json;
 pub mod oauth2;
+pub mod signing;
+pub mod speaker;
 pub mod template;
 pub mod vendor;
 
@@ -90,9 +96,11 @@ pub struct Traits {
 /// The sources that a configuration can name.
 pub enum Source {
     /// A token endpoint, spoken to in a dialect.
-    Dialect(Box<dialect::DialectSource>),
+    Dialect(Box<speaker::DialectSource>),
     /// A file that somebody else keeps current.
     File(file::FileSource),
+    /// A program that prints one.
+    Exec(exec::ExecSource),
 }
 
 impl TokenSource for Source {
@@ -100,6 +108,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.fetch(attempt).await,
             Self::File(source) => source.fetch(attempt).await,
+            Self::Exec(source) => source.fetch(attempt).await,
         }
     }
 
@@ -107,6 +116,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.revoke(token).await,
             Self::File(source) => source.revoke(token).await,
+            Self::Exec(source) => source.revoke(token).await,
         }
     }
 
@@ -114,6 +124,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.inputs(),
             Self::File(source) => source.inputs(),
+            Self::Exec(source) => source.inputs(),
         }
     }
 
@@ -121,6 +132,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.traits(),
             Self::File(source) => source.traits(),
+            Self::Exec(source) => source.traits(),
         }
     }
 }
@@ -163,6 +175,8 @@ pub enum Reason {
     Unusable,
     /// A secret or token file could not be read.
     Input,
+    /// A program did not run or did not succeed.
+    Command,
 }
 
 impl Reason {
@@ -183,6 +197,7 @@ impl Reason {
             Self::Server => "server",
             Self::Unusable => "unusable",
             Self::Input => "input",
+            Self::Command => "command",
         }
     }
 }

@@ -13,28 +13,35 @@ use tokio::time::timeout_at;
 use super::succession::{heirs, identity};
 use crate::clock::Moment;
 use crate::config::{Config, CredentialConfig, SourceConfig};
+use crate::credential::directory::Directory;
 use crate::credential::{Credential, publish};
 use crate::metrics::Metrics;
 use crate::refresher::{Ending, Legacy, Past, Refresher};
 use crate::source::Source;
-use crate::source::dialect::DialectSource;
 use crate::source::endpoint::Endpoint;
+use crate::source::exec::ExecSource;
 use crate::source::file::FileSource;
+use crate::source::speaker::DialectSource;
 use crate::store::{Rotation, Store, file::FileStore};
 
 /// How long a credential that a reload replaces may take to finish its refresh.
 const REPLACE_GRACE: Duration = Duration::from_secs(10);
 
-/// Builds the source that `config` describes.
+/// Builds the source that `config` describes; it may ask for tokens of `subjects`.
 #[must_use]
-pub(super) fn source(config: &CredentialConfig) -> Source {
+fn source(config: &CredentialConfig, subjects: &Directory) -> Source {
     let default_lifetime = config.refresh.default_lifetime;
     match &config.source {
         SourceConfig::File(path) => Source::File(FileSource::new(path.clone(), default_lifetime)),
+        SourceConfig::Exec(program) => {
+            Source::Exec(ExecSource::new(program.clone(), default_lifetime))
+        }
         SourceConfig::Dialect { dialect, values, params, tls } => {
             let endpoint = Endpoint::new(tls.clone());
             let (dialect, values, params) = (Arc::clone(dialect), values.clone(), params.clone());
-            let source = DialectSource::new(dialect, values, params, endpoint, default_lifetime);
+            let subjects = subjects.clone();
+            let source =
+                DialectSource::new(dialect, values, params, endpoint, default_lifetime, subjects);
             Source::Dialect(Box::new(source))
         }
     }
@@ -42,12 +49,16 @@ pub(super) fn source(config: &CredentialConfig) -> Source {
 
 /// Builds the refresher of `config`, with the readers' end of what it will publish.
 #[must_use]
-pub fn refresher(config: &CredentialConfig, metrics: &Metrics) -> (Refresher<Source>, Credential) {
+pub fn refresher(
+    config: &CredentialConfig,
+    metrics: &Metrics,
+    subjects: &Directory,
+) -> (Refresher<Source>, Credential) {
     let (publisher, credential) = publish(&config.name);
     let store = config.store.clone().map(|path| Store::File(FileStore::new(path)));
     let refresher = Refresher {
         name: config.name.clone(),
-        source: source(config),
+        source: source(config, subjects),
         rotation: Rotation::new(config.refresh_token.clone(), store).of(identity(&config.source)),
         past: Past::default(),
         publisher,
@@ -104,6 +115,8 @@ impl Running {
 /// Every refresher of the process.
 pub(super) struct Refreshers {
     metrics: Arc<Metrics>,
+    /// All of them, for those that are chained to another one.
+    subjects: Directory,
     /// In the order of the configuration.
     running: Vec<Running>,
     /// Those whose credential was removed, until they have ended.
@@ -115,7 +128,8 @@ impl Refreshers {
     /// None yet.
     #[must_use]
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, running: Vec::new(), leaving: Vec::new(), pending: Vec::new() }
+        let (running, leaving, pending) = (Vec::new(), Vec::new(), Vec::new());
+        Self { metrics, subjects: Directory::default(), running, leaving, pending }
     }
 
     /// Prepares what `config` asks for; [`Refreshers::spawn`] sets it going. A credential whose
@@ -143,11 +157,13 @@ impl Refreshers {
         let configured: Vec<&str> = config.credentials.iter().map(|c| c.name.as_str()).collect();
         let gone = names.iter().filter(|name| !configured.contains(&name.as_str()));
         gone.for_each(|name| self.metrics.forget(name));
-        self.running.iter().map(|running| running.credential.clone()).collect()
+        let credentials: Vec<_> = self.running.iter().map(|r| r.credential.clone()).collect();
+        self.subjects.set(&credentials);
+        credentials
     }
 
     fn prepare(&mut self, config: &CredentialConfig, replaced: Option<Running>) -> Running {
-        let (mut refresher, credential) = refresher(config, &self.metrics);
+        let (mut refresher, credential) = refresher(config, &self.metrics, &self.subjects);
         let (stop, stopped) = watch::channel(None);
         let (end, ended) = oneshot::channel();
         let config = config.clone();

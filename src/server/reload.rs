@@ -122,9 +122,9 @@ impl Reload {
         files
     }
 
-    /// True for a file whose content is part of the configuration; a secret is read at each use.
+    /// True for a file whose content is part of the configuration; what credentials name is read at
+    /// each use.
     fn shapes(&self, path: &PathBuf) -> bool {
-        let secret = self.config.credentials.iter().any(|c| c.files().contains(path));
-        !secret || *path == self.path
+        *path == self.path || self.config.shaping_files().any(|file| file == *path)
     }
 }

@@ -9,7 +9,7 @@ use crate::source::template::Value;
 use crate::store::Identity;
 
 /// What tells accounts apart, beside where they are asked for tokens.
-const NAMES: [&str; 3] = ["host", "client_id", "username"];
+const NAMES: [&str; 4] = ["host", "issuer", "client_id", "username"];
 
 /// Whose tokens `source` obtains, and which; `None` if there is no account to speak of.
 #[must_use]
@@ -30,8 +30,11 @@ pub(super) fn identity(source: &SourceConfig) -> Option<Identity> {
     let mut request = account.clone();
     // As this version sees it: after an upgrade that sees it otherwise, a token is asked for anew.
     request.add(&format!("{:?}", dialect.obtain));
-    let spoken = values.iter().filter(|(_, value)| !matches!(value, Value::Secret(_)));
-    let spoken = spoken.map(|(name, value)| (name.as_str(), value.said().unwrap_or_default()));
+    let spoken = values.iter().map(|(name, value)| match value {
+        Value::Credential(other) => (name.as_str(), other.as_str()),
+        // Nothing of a secret.
+        other => (name.as_str(), other.said().unwrap_or_default()),
+    });
     let params = params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in spoken.chain(params) {
         request.add(name);

@@ -32,6 +32,7 @@ mod rotation;
 mod secrets;
 mod shutdown;
 mod smoke;
+mod sources;
 mod stage;
 mod support;
 mod upstreams;
