@@ -3,7 +3,7 @@
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: deps build test lint demo bench check
+.PHONY: deps build test torture lint demo bench check
 
 deps:
 	tests/deps/install.sh build test
@@ -14,6 +14,11 @@ build:
 
 test: deps
 	$(CARGO) test --workspace --locked
+
+# The file store under fire, with N times as many kills as `make test`; prints what came of them.
+torture: deps
+	BEARERD_TORTURE=$(or $(N),20) $(CARGO) test --locked --test integration -- \
+		durability::kills --nocapture --test-threads 1
 
 lint:
 	tests/deps/install.sh build

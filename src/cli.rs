@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::Moment;
 use crate::config::{self, Config, SourceConfig};
+use crate::credential::directory::Directory;
 use crate::metrics::Metrics;
 use crate::server::{self, ServerError};
 use crate::telemetry::chain;
@@ -112,8 +113,12 @@ fn fetch_all(config: &Config, out: &mut impl Write) -> bool {
         return false;
     };
     let mut all = true;
-    for credential in &config.credentials {
-        let (refresher, _reader) = server::refresher(credential, &metrics);
+    let subjects = Directory::default();
+    let mut readers = Vec::new();
+    for credential in config.in_order_of_chains() {
+        let (refresher, reader) = server::refresher(credential, &metrics, &subjects);
+        readers.push(reader);
+        subjects.set(&readers);
         let said = match runtime.block_on(refresher.once()) {
             Ok(token) => {
                 let left = token.expires_at().remaining(Moment::now()).as_secs();
@@ -133,6 +138,7 @@ fn tables(config: &Config) -> String {
     let credentials = config.credentials.iter().map(|credential| {
         let source = match &credential.source {
             SourceConfig::File(path) => path.display().to_string(),
+            SourceConfig::Exec(program) => program.command.first().cloned().unwrap_or_default(),
             SourceConfig::Dialect { dialect, .. } => {
                 let ways: Vec<&str> = dialect.obtain.iter().map(|e| e.name.as_str()).collect();
                 ways.join(" > ")

@@ -14,7 +14,8 @@ use crate::dial::Address;
 use crate::schedule::RefreshPolicy;
 use crate::secret::{SecretRef, read_bytes};
 use crate::source::dialect::Dialect;
-use crate::source::template::Values;
+use crate::source::exec::Program;
+use crate::source::template::{Value, Values};
 use crate::tls::{TlsIdentity, TlsSettings};
 
 mod credential;
@@ -100,6 +101,8 @@ pub struct CredentialConfig {
     pub provider: String,
     /// Where tokens come from.
     pub source: SourceConfig,
+    /// The dialect file of `provider = "custom"`.
+    pub dialect_file: Option<PathBuf>,
     /// The configured refresh token.
     pub refresh_token: Option<SecretRef>,
     /// Where a rotating refresh token lives.
@@ -126,6 +129,8 @@ pub enum SourceConfig {
     },
     /// A file.
     File(PathBuf),
+    /// A program.
+    Exec(Program),
 }
 
 /// `[[routes]]`
@@ -278,36 +283,66 @@ impl Config {
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let secrets = self.credentials.iter().flat_map(CredentialConfig::files);
-        let tls = self.routes.iter().filter_map(|route| route.upstream.tls.as_ref());
-        let tls = tls.flat_map(|tls| {
-            let identity = tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
-            tls.ca_file.iter().chain(identity).cloned().collect::<Vec<_>>()
-        });
-        let listeners = self.server.tls.iter().flat_map(|tls| {
-            [&tls.certificate, &tls.key].into_iter().chain(&tls.client_ca_file).cloned()
-        });
-        let mut files: Vec<PathBuf> = secrets.chain(tls).chain(listeners).collect();
+        let mut files: Vec<PathBuf> = secrets.chain(self.shaping_files()).collect();
         files.sort();
         files.dedup();
         files
     }
+
+    /// The credentials such that each one stands behind those that it asks with.
+    #[must_use]
+    pub fn in_order_of_chains(&self) -> Vec<&CredentialConfig> {
+        let mut ordered: Vec<&CredentialConfig> = Vec::new();
+        let mut left: Vec<&CredentialConfig> = self.credentials.iter().collect();
+        // Chains are sound, so that each round finds one.
+        while let Some(index) = left.iter().position(|one| {
+            one.subjects().all(|subject| ordered.iter().any(|done| done.name == subject))
+        }) {
+            ordered.push(left.remove(index));
+        }
+        ordered
+    }
+
+    /// Those that routes, listeners and the way of speaking to an identity provider are made of.
+    pub fn shaping_files(&self) -> impl Iterator<Item = PathBuf> {
+        let tls = self.routes.iter().filter_map(|route| route.upstream.tls.as_ref());
+        let listeners =
+            self.server.tls.iter().flat_map(|tls| {
+                [&tls.certificate, &tls.key].into_iter().chain(&tls.client_ca_file)
+            });
+        let dialects = self.credentials.iter().filter_map(|c| c.dialect_file.as_ref());
+        tls.flat_map(TlsSettings::files).chain(listeners).chain(dialects).cloned()
+    }
 }
 
 impl CredentialConfig {
-    /// The files that its tokens depend on.
+    /// The files that its tokens depend on, read again at each use.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        use crate::source::template::Value;
         match &self.source {
             SourceConfig::File(path) => vec![path.clone()],
-            SourceConfig::Dialect { values, .. } => {
-                let secrets = values.values().filter_map(|value| match value {
-                    Value::Secret(secret) => secret.path(),
-                    _ => None,
-                });
-                secrets.map(Path::to_owned).collect()
+            SourceConfig::Exec(program) => {
+                let secrets = program.environment.iter().map(|(_, secret)| secret);
+                secrets.filter_map(SecretRef::path).map(Path::to_owned).collect()
+            }
+            SourceConfig::Dialect { values, tls, .. } => {
+                let secrets = values.values().filter_map(Value::secret);
+                let secrets = secrets.filter_map(SecretRef::path).map(Path::to_owned);
+                secrets.chain(tls.files().cloned()).collect()
             }
         }
+    }
+
+    /// The credentials whose tokens it asks with.
+    pub fn subjects(&self) -> impl Iterator<Item = &str> {
+        let values = match &self.source {
+            SourceConfig::Dialect { values, .. } => Some(values),
+            SourceConfig::File(_) | SourceConfig::Exec(_) => None,
+        };
+        values.into_iter().flat_map(Values::values).filter_map(|value| match value {
+            Value::Credential(name) => Some(name.as_str()),
+            _ => None,
+        })
     }
 }
 

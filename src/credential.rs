@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 use crate::clock::Moment;
 use crate::token::AccessToken;
 
+pub mod directory;
+
 /// Requests that may wait for one credential at the same time; further ones are refused at once.
 pub const MAX_WAITERS: usize = 1024;
 

@@ -32,6 +32,7 @@ pub struct Metrics {
     wait: HistogramVec,
     store_writes: IntCounterVec,
     store_unsynced: IntGaugeVec,
+    needs_operator: IntGaugeVec,
     reloads: IntCounterVec,
 }
 
@@ -126,6 +127,11 @@ impl Metrics {
                 "1 while the newest refresh token is in memory only.",
                 &["credential"],
             )?,
+            needs_operator: gauge(
+                "bearerd_needs_operator",
+                "1 while only a person can help, usually by signing in again.",
+                &["credential"],
+            )?,
             reloads: counter(
                 "bearerd_config_reloads_total",
                 "Reloads of the configuration.",
@@ -173,7 +179,18 @@ impl Metrics {
             written: writes("ok"),
             not_written: writes("failed"),
             unsynced: self.store_unsynced.with_label_values(&[name]),
+            needs_operator: self.needs_operator.with_label_values(&[name]),
         })
+    }
+
+    /// Ends the gauges of a credential that is configured no more: what they said last would be told,
+    /// and alerted on, for ever.
+    pub fn forget(&self, name: &str) {
+        // An error means that there was none.
+        let _ = self.expiry.remove_label_values(&[name]);
+        let _ = self.generation.remove_label_values(&[name]);
+        let _ = self.store_unsynced.remove_label_values(&[name]);
+        let _ = self.needs_operator.remove_label_values(&[name]);
     }
 
     /// A refusal's counter; `reason` is from a closed set.
@@ -291,6 +308,7 @@ pub struct CredentialMetrics {
     written: IntCounter,
     not_written: IntCounter,
     unsynced: IntGauge,
+    needs_operator: IntGauge,
 }
 
 impl CredentialMetrics {
@@ -305,6 +323,11 @@ impl CredentialMetrics {
     pub fn published(&self, expiry: u64, generation: u64) {
         self.expiry.set(expiry as f64);
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// Only a person can help, or not any more.
+    pub fn needs_operator(&self, needed: bool) {
+        self.needs_operator.set(i64::from(needed));
     }
 
     /// A request waited for a token.

@@ -20,14 +20,15 @@ use crate::store::Rotation;
 use crate::telemetry::chain;
 use crate::token::AccessToken;
 
+mod legacy;
 mod memory;
 mod once;
 mod storing;
 mod storm;
 
+pub use legacy::{Legacy, Past};
 use memory::Memory;
 pub use once::OnceError;
-use storm::Storm;
 
 /// The longest sleep: what can change without waking the loop (files, the wall clock) is looked at
 /// this often.
@@ -65,8 +66,10 @@ pub enum Ending {
     /// The process ends: what must not be lost may take until then, and the token is revoked if
     /// that was asked for.
     Process(Moment),
-    /// The credential is no longer configured, or differently: the same, but nothing is revoked.
+    /// The credential is no longer configured: the same, but nothing is revoked.
     Removed(Moment),
+    /// A successor that keeps its refresh token elsewhere goes on: the same.
+    Replaced(Moment),
     /// A successor takes the [`Rotation`] over as it is.
     Succeeded,
 }
@@ -82,6 +85,8 @@ pub struct Refresher<S> {
     pub source: S,
     /// The refresh token and its store.
     pub rotation: Rotation,
+    /// Of those before this one.
+    pub past: Past,
     /// The writer's end of the credential.
     pub publisher: Publisher,
     /// Intervals from the configuration.
@@ -97,50 +102,19 @@ pub struct Refresher<S> {
 impl<S: TokenSource> Refresher<S> {
     /// Runs until `stop`. A refresh that may rotate is finished first, and a store that lags behind
     /// is written, both within the grace that `stop` carries. Returns what a successor needs.
-    pub async fn run(mut self, mut stop: Stop) -> Rotation {
-        let mut memory = self.start();
-        if !self.open_store(&mut stop).await {
-            return self.rotation;
-        }
-        self.restore(&mut memory);
-        loop {
-            let Some(trigger) = self.next_trigger(&mut memory, &mut stop).await else {
-                break;
-            };
-            if !self.attempt(&mut memory, trigger, &mut stop).await {
-                break;
+    pub async fn run(mut self, mut stop: Stop) -> Legacy {
+        let mut past = std::mem::take(&mut self.past);
+        if self.open_store(&mut stop).await {
+            let mut memory = self.resume(past);
+            while let Some(trigger) = self.next_trigger(&mut memory, &mut stop).await {
+                if !self.attempt(&mut memory, trigger, &mut stop).await {
+                    break;
+                }
             }
+            past = memory.into();
         }
-        self.finish(&memory, &stop).await;
-        self.rotation
-    }
-
-    fn start(&self) -> Memory {
-        let now = Moment::now();
-        Memory {
-            traits: self.source.traits(),
-            token: None,
-            attempted_at: None,
-            activity: Activity::Fetching,
-            failures: 0,
-            inputs: self.source.inputs(),
-            inputs_seen_at: now,
-            wanted: 0,
-            used_at: now,
-            storm: Storm::default(),
-            sent: None,
-            doubt: None,
-            sync_at: now,
-        }
-    }
-
-    /// Publishes the token that the last process left behind, if it is still usable.
-    fn restore(&mut self, memory: &mut Memory) {
-        let now = Moment::now();
-        if let Some(token) = self.rotation.restored(now) {
-            info!(credential = self.name, "continuing with the stored access token");
-            self.publish(memory, token, Duration::ZERO);
-        }
+        self.finish(past.token.as_ref(), &stop).await;
+        Legacy { rotation: self.rotation, past }
     }
 
     /// Sleeps until there is a reason to fetch; `None` when stopped.
@@ -289,6 +263,7 @@ impl<S: TokenSource> Refresher<S> {
         took: Duration,
     ) {
         memory.failures = 0;
+        memory.not_before = None;
         memory.doubt = None;
         let written = self.rotation.take(sent, &fetched);
         self.report_store(memory, &written);
@@ -304,6 +279,7 @@ impl<S: TokenSource> Refresher<S> {
         self.publisher.bar(memory.storm.bars_waiting());
         self.publisher.publish(&token, due);
         self.metrics.published(epoch_seconds(token.expires_at().wall), self.publisher.generation());
+        self.metrics.needs_operator(false);
         memory.token = Some(token);
         memory.activity = Activity::Scheduled(due);
         let last = LastOutcome { at: now, outcome: "ok", detail: None, needs_operator: false };
@@ -320,7 +296,8 @@ impl<S: TokenSource> Refresher<S> {
             _ => "transient",
         };
         self.metrics.fetched(trigger.as_str(), outcome, took);
-        let text = chain(error);
+        let (text, needs_operator) = (chain(error), error.needs_operator());
+        self.metrics.needs_operator(needs_operator);
         let usable = memory.token.as_ref().is_some_and(|token| token.usable(now));
         let retry_in_s = activity.next_attempt().map(|at| at.remaining(now).as_secs_f32());
         if usable && outcome == "transient" {
@@ -338,11 +315,11 @@ impl<S: TokenSource> Refresher<S> {
                 error = text,
                 usable,
                 retry_in_s,
+                needs_operator,
                 "refresh failed"
             );
         }
         memory.activity = activity;
-        let needs_operator = error.needs_operator();
         let last = LastOutcome { at: now, outcome, detail: Some(text), needs_operator };
         self.publisher.settle(last, activity);
     }

@@ -87,13 +87,35 @@ impl SecretRef {
     /// # Errors
     /// [`SecretError`] names the place and what is wrong there, never the content.
     pub fn read(&self) -> Result<Secret, SecretError> {
+        self.read_lines(Lines::One)
+    }
+
+    /// Reads it as text of any number of lines: a private key in PEM, a JSON document.
+    ///
+    /// # Errors
+    /// As [`SecretRef::read`].
+    pub fn read_text(&self) -> Result<Secret, SecretError> {
+        self.read_lines(Lines::Any)
+    }
+
+    fn read_lines(&self, lines: Lines) -> Result<Secret, SecretError> {
         match self {
-            Self::File(path) => read_file(path),
+            Self::File(path) => read_lines(path, lines),
             Self::Env(name) => {
                 let text = std::env::var(name).map_err(|_| SecretError::Env(name.clone()))?;
-                clean(text, &format!("environment variable {name}"))
+                clean(text, &self.place(), lines)
             }
             Self::Value(secret) => Ok(secret.clone()),
+        }
+    }
+
+    /// Where it is, for messages.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Env(name) => format!("environment variable {name}"),
+            Self::Value(_) => "the value in the configuration".to_owned(),
         }
     }
 
@@ -105,6 +127,13 @@ impl SecretRef {
             Self::Env(_) | Self::Value(_) => None,
         }
     }
+}
+
+/// How many lines a secret may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    One,
+    Any,
 }
 
 /// Why a secret could not be read.
@@ -142,10 +171,14 @@ pub enum SecretError {
 /// # Errors
 /// As [`SecretRef::read`].
 pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
+    read_lines(path, Lines::One)
+}
+
+fn read_lines(path: &Path, lines: Lines) -> Result<Secret, SecretError> {
     let bytes = read_bytes(path)?;
     let place = path.display().to_string();
     match std::str::from_utf8(&bytes) {
-        Ok(text) => clean(text.to_owned(), &place),
+        Ok(text) => clean(text.to_owned(), &place, lines),
         Err(_) => Err(SecretError::Malformed { place, problem: "is not UTF-8 text" }),
     }
 }
@@ -171,14 +204,14 @@ pub fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
 }
 
 /// Trims what editors and `echo` add (a byte order mark, trailing newlines) and refuses the rest.
-fn clean(text: String, place: &str) -> Result<Secret, SecretError> {
+fn clean(text: String, place: &str, lines: Lines) -> Result<Secret, SecretError> {
     let text = Zeroizing::new(text);
     let trimmed = text.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']);
     let problem = if trimmed.is_empty() {
         "is empty"
     } else if trimmed.contains('\0') {
         "contains a NUL byte"
-    } else if trimmed.contains(['\n', '\r']) {
+    } else if lines == Lines::One && trimmed.contains(['\n', '\r']) {
         "contains more than one line"
     } else {
         return Ok(Secret::new(trimmed.to_owned()));

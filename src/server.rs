@@ -32,6 +32,7 @@ use crate::proxy::listener::{Bound, Drain, Worker};
 mod credentials;
 mod files;
 mod reload;
+mod succession;
 mod wiring;
 
 use credentials::Refreshers;

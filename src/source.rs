@@ -15,13 +15,19 @@ use crate::secret::{Fingerprint, Secret, SecretError};
 use crate::token::AccessToken;
 
 pub mod answer;
+pub mod assertion;
+mod der;
 pub mod dialect;
+pub mod discovery;
 pub mod endpoint;
 pub mod exchange;
+pub mod exec;
 pub mod expiry;
 pub mod file;
 pub mod json;
 pub mod oauth2;
+pub mod signing;
+pub mod speaker;
 pub mod template;
 pub mod vendor;
 
@@ -44,6 +50,9 @@ pub struct Fetched {
     pub token: AccessToken,
     /// A new refresh token, which replaces the one sent (RFC 6749 §6); `None` keeps it.
     pub refresh_token: Option<Secret>,
+    /// The refresh token at hand was refused or is in doubt, and another way in was taken: it is not
+    /// to be sent again.
+    pub gave_up: bool,
 }
 
 /// Obtains access tokens.
@@ -87,9 +96,11 @@ pub struct Traits {
 /// The sources that a configuration can name.
 pub enum Source {
     /// A token endpoint, spoken to in a dialect.
-    Dialect(Box<dialect::DialectSource>),
+    Dialect(Box<speaker::DialectSource>),
     /// A file that somebody else keeps current.
     File(file::FileSource),
+    /// A program that prints one.
+    Exec(exec::ExecSource),
 }
 
 impl TokenSource for Source {
@@ -97,6 +108,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.fetch(attempt).await,
             Self::File(source) => source.fetch(attempt).await,
+            Self::Exec(source) => source.fetch(attempt).await,
         }
     }
 
@@ -104,6 +116,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.revoke(token).await,
             Self::File(source) => source.revoke(token).await,
+            Self::Exec(source) => source.revoke(token).await,
         }
     }
 
@@ -111,6 +124,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.inputs(),
             Self::File(source) => source.inputs(),
+            Self::Exec(source) => source.inputs(),
         }
     }
 
@@ -118,6 +132,7 @@ impl TokenSource for Source {
         match self {
             Self::Dialect(source) => source.traits(),
             Self::File(source) => source.traits(),
+            Self::Exec(source) => source.traits(),
         }
     }
 }
@@ -160,6 +175,8 @@ pub enum Reason {
     Unusable,
     /// A secret or token file could not be read.
     Input,
+    /// A program did not run or did not succeed.
+    Command,
 }
 
 impl Reason {
@@ -180,6 +197,7 @@ impl Reason {
             Self::Server => "server",
             Self::Unusable => "unusable",
             Self::Input => "input",
+            Self::Command => "command",
         }
     }
 }

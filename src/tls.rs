@@ -33,6 +33,14 @@ pub struct TlsSettings {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+impl TlsSettings {
+    /// Every file that they name.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let identity = self.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+        self.ca_file.iter().chain(identity)
+    }
+}
+
 /// What the configuration says about TLS listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsIdentity {

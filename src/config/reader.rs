@@ -11,7 +11,7 @@ use std::rc::Rc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::secret::{Secret, SecretRef};
+mod secrets;
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +110,11 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     fn new(reader: &Rc<Reader<'a>>, path: String, line: usize, table: &'a DeTable<'a>) -> Self {
         Self { reader: Rc::clone(reader), path, line, table, known: RefCell::default() }
+    }
+
+    /// Whether `key` is written; it is not known thereby.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.iter().any(|(name, _)| name.get_ref() == key)
     }
 
     /// The value of `key`, which is known from now on.
@@ -288,43 +293,6 @@ impl<'a> Item<'a> {
             return None;
         }
         Some(PathBuf::from(text))
-    }
-
-    /// `{ file = … }`, `{ env = … }` or `{ value = … }`; what it refers to must be readable now.
-    pub(super) fn secret(&self) -> Option<SecretRef> {
-        const SHAPE: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { value = \"…\" }";
-        if self.value.as_str().is_some() {
-            self.wrong(format!("a secret is not written as plain text; write {SHAPE}"));
-            return None;
-        }
-        let section = self.section()?;
-        let (file, env, value) = (section.take("file"), section.take("env"), section.take("value"));
-        let given = [&file, &env, &value].into_iter().flatten().count();
-        let unknown = section.finish();
-        if given != 1 {
-            if !unknown {
-                self.wrong(format!("names {given} places; write exactly one of {SHAPE}"));
-            }
-            return None;
-        }
-        let (item, secret) = match (file, env, value) {
-            (Some(item), _, _) => (item.clone(), SecretRef::File(item.path()?)),
-            (_, Some(item), _) => (item.clone(), SecretRef::Env(item.text()?)),
-            (_, _, Some(item)) => {
-                let text = item.text()?;
-                if text.is_empty() {
-                    item.wrong("is empty; write the secret, or better name a file");
-                    return None;
-                }
-                (item, SecretRef::Value(Secret::new(text)))
-            }
-            (None, None, None) => return None,
-        };
-        if let Err(error) = secret.read() {
-            item.wrong(format!("{}; put the secret there first", crate::telemetry::chain(&error)));
-            return None;
-        }
-        Some(secret)
     }
 
     /// The raw value, for tables of free form.

@@ -20,6 +20,8 @@ pub(super) struct Memory {
     pub(super) attempted_at: Option<Moment>,
     pub(super) activity: Activity,
     pub(super) failures: u32,
+    /// The identity provider's `Retry-After` with the last failure.
+    pub(super) not_before: Option<Moment>,
     /// Digest of the inputs that the last attempt used.
     pub(super) inputs: Fingerprint,
     pub(super) inputs_seen_at: Moment,
@@ -42,6 +44,41 @@ pub(super) struct Doubt {
 }
 
 impl Memory {
+    /// Of nothing yet.
+    pub(super) fn new(traits: Traits, inputs: Fingerprint, now: Moment) -> Self {
+        Self {
+            traits,
+            token: None,
+            attempted_at: None,
+            activity: Activity::Fetching,
+            failures: 0,
+            not_before: None,
+            inputs,
+            inputs_seen_at: now,
+            wanted: 0,
+            used_at: now,
+            storm: Storm::default(),
+            sent: None,
+            doubt: None,
+            sync_at: now,
+        }
+    }
+
+    /// What the wait `of_before` means after a reload: a refresh token in doubt is not sent sooner
+    /// for it, and what the identity provider asked for holds. Other waits end: what was changed may
+    /// be what failed.
+    pub(super) fn rest(&self, of_before: Activity, now: Moment) -> Option<Activity> {
+        // Another way in may be taken as soon as it is needed.
+        let spared = self.traits.fallback && self.token.is_none();
+        let waits = matches!(of_before, Activity::BackingOff(_) | Activity::Refused(_));
+        let rest = if self.doubt.is_some() && waits && !spared {
+            of_before
+        } else {
+            Activity::BackingOff(self.not_before?)
+        };
+        rest.next_attempt().is_some_and(|at| !at.reached(now)).then_some(rest)
+    }
+
     /// Whether the refresh token may be spent for an attempt at `now`: not for the one that a known
     /// grace window allows.
     pub(super) fn in_doubt(&self, now: Moment) -> bool {
@@ -61,6 +98,7 @@ impl Memory {
         entropy: f64,
     ) -> Activity {
         let (after, least) = (error.retry_after, policy.min_interval);
+        self.not_before = after.map(|after| now.plus(after.min(schedule::MAX_RETRY_AFTER)));
         let backoff = schedule::retry_at(now, self.failures, after, least, entropy);
         let pause = schedule::terminal_retry_at(now, after, entropy);
         match error.class {

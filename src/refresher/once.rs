@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use super::Refresher;
 use crate::clock::Moment;
+use crate::credential::{Activity, LastOutcome};
 use crate::source::{Attempt, FetchError, TokenSource};
 use crate::store::StoreError;
 use crate::token::AccessToken;
@@ -34,12 +35,28 @@ pub enum OnceError {
 }
 
 impl<S: TokenSource> Refresher<S> {
-    /// Makes one attempt: the token that it brought. A refresh token whose successor could not be
+    /// Makes one attempt and publishes the token that it brought. A refresh token whose successor could not be
     /// kept is not sent.
     ///
     /// # Errors
     /// [`OnceError`]
     pub async fn once(mut self) -> Result<AccessToken, OnceError> {
+        let result = self.attempt_once().await;
+        let now = Moment::now();
+        let (outcome, activity) = match &result {
+            Ok(token) => {
+                self.publisher.publish(token, token.expires_at());
+                ("ok", Activity::Scheduled(token.expires_at()))
+            }
+            // Nobody is to wait for another attempt.
+            Err(_) => ("terminal", Activity::Refused(now)),
+        };
+        let last = LastOutcome { at: now, outcome, detail: None, needs_operator: false };
+        self.publisher.settle(last, activity);
+        result
+    }
+
+    async fn attempt_once(&mut self) -> Result<AccessToken, OnceError> {
         self.rotation.open().map_err(OnceError::Store)?;
         let mut refresh_token = self.rotation.current().map_err(FetchError::from)?;
         let traits = self.source.traits();

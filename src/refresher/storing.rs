@@ -13,6 +13,7 @@ use crate::credential::{Activity, LastOutcome};
 use crate::source::TokenSource;
 use crate::store::StoreError;
 use crate::telemetry::chain;
+use crate::token::AccessToken;
 
 /// How often a store that could not be written is tried again.
 const SYNC_EVERY: Duration = Duration::from_secs(2);
@@ -31,7 +32,10 @@ impl<S: TokenSource> Refresher<S> {
             let now = Moment::now();
             let next = now.plus(SYNC_EVERY);
             let detail = Some(format!("store: {}", chain(&error)));
-            let last = LastOutcome { at: now, outcome: "transient", detail, needs_operator: false };
+            // What is damaged or exposed nobody else may mend.
+            let needs_operator = matches!(error, StoreError::Unreadable { .. });
+            self.metrics.needs_operator(needs_operator);
+            let last = LastOutcome { at: now, outcome: "transient", detail, needs_operator };
             self.publisher.settle(last, Activity::BackingOff(next));
             tokio::select! {
                 () = sleep_until(next.mono) => {}
@@ -61,16 +65,16 @@ impl<S: TokenSource> Refresher<S> {
     }
 
     /// Holds the exit for a store that lags behind and for a revocation, within the grace.
-    pub(super) async fn finish(&mut self, memory: &Memory, stop: &Stop) {
+    pub(super) async fn finish(&mut self, token: Option<&AccessToken>, stop: &Stop) {
         let ending = *stop.borrow();
         let (until, revoke) = match ending {
             Some(Ending::Process(until)) => (until.mono, self.revoke_on_shutdown),
-            Some(Ending::Removed(until)) => (until.mono, false),
+            Some(Ending::Removed(until) | Ending::Replaced(until)) => (until.mono, false),
             Some(Ending::Succeeded) => return,
             None => (Moment::now().mono, false),
         };
         let until = until.checked_sub(LAST_LINE).unwrap_or(until);
-        if let (true, Some(token)) = (revoke, &memory.token) {
+        if let (true, Some(token)) = (revoke, token) {
             // Revoked or in doubt: the next process must not go on with it.
             self.rotation.forget_access_token();
             match timeout_at(until, self.source.revoke(token)).await {

@@ -4,6 +4,7 @@
 //! still meanwhile, which by design must not matter.
 
 mod endings;
+mod legacy;
 mod once;
 mod pace;
 mod refusals;
@@ -99,6 +100,7 @@ impl TokenSource for Scripted {
         Ok(Fetched {
             token: AccessToken::new(Secret::new(name), at, life).unwrap(),
             refresh_token: refresh_token.map(|text| Secret::new(text.to_owned())),
+            gave_up: false,
         })
     }
 
@@ -123,7 +125,7 @@ struct Bench {
     script: Arc<Mutex<Script>>,
     credential: Credential,
     stop: watch::Sender<Option<Ending>>,
-    task: JoinHandle<Rotation>,
+    task: JoinHandle<Legacy>,
     began: Instant,
 }
 
@@ -169,6 +171,7 @@ fn build(setting: Setting) -> (Refresher<Scripted>, Arc<Mutex<Script>>, Credenti
         name: "c".to_owned(),
         source: Scripted(Arc::clone(&script)),
         rotation: setting.rotation,
+        past: Past::default(),
         publisher,
         policy: RefreshPolicy {
             min_interval: SECOND,
@@ -183,12 +186,26 @@ fn build(setting: Setting) -> (Refresher<Scripted>, Arc<Mutex<Script>>, Credenti
 }
 
 impl Bench {
-    #[allow(clippy::disallowed_methods)] // a test is a composition root of its own
     fn run(setting: Setting) -> Self {
-        let (refresher, script, credential) = build(setting);
+        Self::run_after(setting, None)
+    }
+
+    /// A refresher that goes on where another one ended.
+    #[allow(clippy::disallowed_methods)] // a test is a composition root of its own
+    fn run_after(setting: Setting, legacy: Option<Legacy>) -> Self {
+        let (mut refresher, script, credential) = build(setting);
+        if let Some(legacy) = legacy {
+            refresher.inherit(legacy);
+        }
         let (stop, stopped) = watch::channel(None);
         let began = Moment::now().mono;
         Self { script, credential, stop, task: tokio::spawn(refresher.run(stopped)), began }
+    }
+
+    /// Ends it in favour of another one.
+    async fn give_way(self) -> Legacy {
+        self.stop.send_replace(Some(Ending::Succeeded));
+        self.task.await.unwrap()
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
@@ -253,6 +270,10 @@ fn lost() -> Answer {
         ambiguous: true,
         ..FetchError::new(Class::Transient, Reason::Timeout)
     })
+}
+
+fn rotating() -> Traits {
+    Traits { rotating: true, rotation_expected: true, ..Traits::default() }
 }
 
 fn watched() -> Traits {

@@ -92,3 +92,42 @@ fn fingerprint(path: &Path) -> Option<Fingerprint> {
     // What cannot be read is reported when it is used.
     read_bytes(path).ok().map(|content| Fingerprint::of(&content))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, content: &str) {
+        std::fs::write(path, content).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_any_event_the_timer_looks() {
+        let home = tempfile::tempdir().unwrap();
+        let (one, two) = (home.path().join("one"), home.path().join("two"));
+        write(&one, "1");
+        let mut files = Files::new([one.clone(), two.clone()]);
+        files.watcher = None;
+        files.event = Arc::new(Notify::new());
+        for (path, content) in [(&two, "appears"), (&one, "changes")] {
+            write(path, content);
+            let changed = timeout(LOOK_EVERY + 2 * SETTLE, files.changed()).await;
+            assert_eq!(changed.unwrap(), std::slice::from_ref(path));
+        }
+        std::fs::remove_file(&one).unwrap();
+        assert_eq!(files.changed().await, [one]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_content_counts() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("one");
+        write(&path, "1");
+        let mut files = Files::new([path.clone()]);
+        files.event.notify_one();
+        // Another file of the same content in its place.
+        write(&home.path().join("new"), "1");
+        std::fs::rename(home.path().join("new"), &path).unwrap();
+        assert!(timeout(LOOK_EVERY * 5, files.changed()).await.is_err());
+    }
+}

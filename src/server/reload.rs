@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 use tokio::sync::{Mutex, watch};
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::ServerError;
@@ -16,6 +18,10 @@ use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::proxy::route::Routes;
 use crate::telemetry::chain;
+
+/// How often a file that was refused is read again. What made it so may lie in another file, which
+/// nobody watches since it is no part of the running configuration.
+const MENDED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The running configuration and what it is made into.
 pub(super) struct Reload {
@@ -39,30 +45,43 @@ impl Reload {
     /// Reloads at `hangup` and when a file changes, for ever.
     pub(super) async fn run(&mut self, mut hangup: Signal) {
         let mut files = Files::new(self.watched());
+        let mut refused = false;
         loop {
             let changed = tokio::select! {
                 _ = hangup.recv() => Vec::new(),
                 changed = files.changed() => changed,
+                () = self.mended(), if refused => Vec::new(),
             };
             let secrets_only = !changed.is_empty() && !changed.iter().any(|p| self.shapes(p));
             if !secrets_only {
-                self.reload().await;
+                refused = self.reload().await;
                 files.watch(self.watched());
             }
             self.refreshers.lock().await.look_again(&changed);
         }
     }
 
-    /// Loads the file; a bad one changes nothing, and is told in log and metric.
-    async fn reload(&mut self) {
-        let result = self.take_over().await;
-        self.metrics.reloaded(result.is_ok());
-        match result {
-            Ok(()) => info!("configuration reloaded"),
-            Err(error) => {
-                error!(error = chain(&error), "configuration not reloaded, the former one stays");
+    /// Waits until the file could be loaded.
+    async fn mended(&self) {
+        loop {
+            sleep(MENDED_WITHIN).await;
+            if config::load(&self.path).is_ok() {
+                return;
             }
         }
+    }
+
+    /// Loads the file; a bad one changes nothing, and is told in log and metric. True if it was one.
+    async fn reload(&mut self) -> bool {
+        let result = self.take_over().await;
+        self.metrics.reloaded(result.is_ok());
+        match &result {
+            Ok(()) => info!("configuration reloaded"),
+            Err(error) => {
+                error!(error = chain(error), "configuration not reloaded, the former one stays");
+            }
+        }
+        matches!(result, Err(ServerError::Config(_)))
     }
 
     async fn take_over(&mut self) -> Result<(), ServerError> {
@@ -103,9 +122,9 @@ impl Reload {
         files
     }
 
-    /// True for a file whose content is part of the configuration; a secret is read at each use.
+    /// True for a file whose content is part of the configuration; what credentials name is read at
+    /// each use.
     fn shapes(&self, path: &PathBuf) -> bool {
-        let secret = self.config.credentials.iter().any(|c| c.files().contains(path));
-        !secret || *path == self.path
+        *path == self.path || self.config.shaping_files().any(|file| file == *path)
     }
 }

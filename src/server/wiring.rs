@@ -17,7 +17,7 @@ use crate::proxy::replay::Budget;
 use crate::proxy::route::{Route, Routes, own_hosts};
 use crate::proxy::upstream::{Terms, Upstream};
 use crate::secret::Fingerprint;
-use crate::tls::{self, TlsError};
+use crate::tls::{self, TlsError, TlsSettings};
 
 /// Why routes could not be wired.
 #[derive(Debug, Error)]
@@ -155,10 +155,7 @@ struct PreparedRoute {
 }
 
 fn key(upstream: &UpstreamConfig, connect: Duration) -> UpstreamKey {
-    let files = upstream.tls.iter().flat_map(|tls| {
-        let identity = tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
-        tls.ca_file.iter().chain(identity)
-    });
+    let files = upstream.tls.iter().flat_map(TlsSettings::files);
     let prints: Vec<String> = files.map(content).collect();
     UpstreamKey(format!("{upstream:?} {prints:?}"), connect)
 }

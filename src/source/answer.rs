@@ -56,7 +56,9 @@ pub fn read(
     let document = document(answer, ok.body);
     let retry_after = retry_after(&answer.headers, now);
     let text = |pointer| document.as_ref().and_then(|document| document.text(pointer));
-    let accepted = ok.status.iter().any(|status| status.matches(answer.status));
+    let sent = |name, value: &str| answer.headers.get(name).is_some_and(|sent| sent == value);
+    let accepted = ok.status.iter().any(|status| status.matches(answer.status))
+        && ok.headers.iter().all(|(name, value)| sent(name, value));
     let granted = accepted && text("/error").is_none();
     let refresh_token = ok.refresh_token.as_deref().filter(|_| granted).and_then(text);
     let refresh_token = refresh_token.map(|text| Box::new(Secret::new(text.to_owned())));
@@ -102,7 +104,7 @@ pub fn read(
     }
     let token = access_token(Secret::new(value.to_owned()), now, lifetime)
         .map_err(|error| Refusal::from(finish(error)))?;
-    Ok(Fetched { token, refresh_token: refresh_token.map(|boxed| *boxed) })
+    Ok(Fetched { token, refresh_token: refresh_token.map(|boxed| *boxed), gave_up: false })
 }
 
 /// Reads the answer to a revocation, of which only the status counts (RFC 7009 §2.2).
@@ -250,6 +252,59 @@ mod tests {
         let body = Zeroizing::new(body.as_bytes().to_vec());
         let answer = Answer { status: 200, headers: HeaderMap::new(), body };
         read(&answer, &ok, &[], Moment::now(), Duration::from_mins(5)).map_err(|r| r.error)
+    }
+
+    /// Pieces of which real and broken answers are made.
+    const PIECES: [&str; 24] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"",
+        "\\u00",
+        "null",
+        "true",
+        "-1",
+        "1e999",
+        "\u{feff}",
+        "\0",
+        "\"access_token\":",
+        "\"token_type\":\"Bearer\"",
+        "\"expires_in\":",
+        "\"error\":",
+        "\"refresh_token\":",
+        "\"canary-text\"",
+        "canary-text",
+        "=",
+        "&",
+        "access_token",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_a_token_that_can_be_used_or_an_error_that_shows_nothing(
+            status in 100_u16..1000,
+            pieces in proptest::collection::vec(0..PIECES.len(), 0..40),
+            noise in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+            kind in 0..3_usize,
+        ) {
+            let mut body: Vec<u8> =
+                pieces.iter().flat_map(|piece| PIECES[*piece].bytes()).collect();
+            body.extend(noise);
+            let body_kind = [BodyKind::Json, BodyKind::Form, BodyKind::Text][kind];
+            let ok = OkRules { body: body_kind, ..standard_ok() };
+            let answer = Answer { status, headers: HeaderMap::new(), body: Zeroizing::new(body) };
+            let now = Moment::now();
+            match read(&answer, &ok, &[], now, Duration::from_mins(5)) {
+                Ok(fetched) => proptest::prop_assert!(fetched.token.usable(now)),
+                Err(Refusal { error, .. }) => {
+                    let told = format!("{error} {error:?}");
+                    proptest::prop_assert!(!told.contains("canary"), "{told}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,21 +1,16 @@
-//! How to speak to one kind of identity provider, as data; and the source that speaks it.
+//! How to speak to one kind of identity provider, as data.
 //!
 //! A [`Dialect`] comes from a file (`config::dialect` reads it) or, for plain OAuth 2.0, from
-//! [`super::oauth2`]. It lists the ways of obtaining a token in order. This module decides which of
-//! them to take; `exchange` builds the request, `endpoint` sends it, `answer` reads what comes back.
+//! [`super::oauth2`]. It lists the ways of obtaining a token in order; `speaker` takes them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
-use zeroize::Zeroizing;
 
-use super::answer::{self, Refusal};
-use super::endpoint::Endpoint;
-use super::template::{Rendered, Template, Value, Values};
-use super::{Attempt, Class, FetchError, Fetched, Reason, TokenSource, Traits, exchange, expiry};
-use crate::secret::{Fingerprint, Secret};
-use crate::token::AccessToken;
+use super::assertion::Assertion;
+use super::discovery::Discovery;
+use super::template::Template;
+use super::{Class, Reason, expiry};
 
 /// A dialect: the keys that a credential may say, and the exchanges that use them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +29,10 @@ pub struct Dialect {
     pub rotation_grace: Option<Duration>,
     /// Refresh tokens are replaced, or may be for all that is documented.
     pub rotates: bool,
+    /// JWTs that are signed for each request that mentions them.
+    pub assertions: Vec<Assertion>,
+    /// How the endpoints are found that no key names.
+    pub discovery: Option<Discovery>,
 }
 
 /// One key of a credential.
@@ -62,10 +61,20 @@ pub enum Kind {
     Host,
     /// A path, put into a URL as it stands.
     Path,
+    /// An absolute URL, put in as it stands.
+    Url,
     /// Any text.
     Text,
     /// A secret reference; never in a URL.
     Secret,
+    /// The path of a file that holds a secret which others replace: a projected token.
+    File,
+    /// A private key, PEM or JWK, as a secret reference.
+    SigningKey,
+    /// A JSON object, as a secret reference; its strings are `{key.member}`.
+    Document,
+    /// A secret reference, or the access token of another credential.
+    Token,
     /// `true` or `false`.
     Bool,
     /// One of a list.
@@ -128,6 +137,8 @@ pub enum Json {
 pub struct Ok {
     /// Any of these.
     pub status: Vec<Status>,
+    /// Header fields that the answer must have with exactly these values.
+    pub headers: Vec<(HeaderName, String)>,
     /// Where the access token is.
     pub access_token: String,
     /// Where a new refresh token may be; `None` = never look.
@@ -216,90 +227,19 @@ pub enum Test {
     Has(String),
 }
 
-/// A source that speaks a dialect.
-pub struct DialectSource {
-    dialect: Arc<Dialect>,
-    values: Values,
-    params: Vec<(String, String)>,
-    endpoint: Endpoint,
-    default_lifetime: Duration,
+impl Kind {
+    /// Whether it holds what must never stand in a URL (RFC 6749 §2.3.1).
+    #[must_use]
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::File | Self::SigningKey | Self::Document | Self::Token)
+    }
 }
 
-impl DialectSource {
-    /// Speaks `dialect` with what a credential says, and `params` as extra form fields.
+impl Dialect {
+    /// The key that the store takes over.
     #[must_use]
-    pub fn new(
-        dialect: Arc<Dialect>,
-        values: Values,
-        params: Vec<(String, String)>,
-        endpoint: Endpoint,
-        default_lifetime: Duration,
-    ) -> Self {
-        Self { dialect, values, params, endpoint, default_lifetime }
-    }
-
-    /// Takes the first way in that applies; a refusal that the dialect marks moves on to the next.
-    async fn obtain(&self, attempt: Attempt<'_>) -> Result<Fetched, FetchError> {
-        let rendered = self.rendered(attempt.refresh_token)?;
-        let ways: Vec<&Exchange> =
-            self.dialect.obtain.iter().filter(|e| e.applies(|key| rendered.get(key))).collect();
-        let another = ways.iter().any(|exchange| !self.spends_refresh_token(exchange));
-        let mut refused = None;
-        for exchange in ways {
-            if attempt.in_doubt && another && self.spends_refresh_token(exchange) {
-                continue;
-            }
-            match self.send(exchange, &rendered, attempt).await {
-                Result::Ok(fetched) => return Result::Ok(fetched),
-                // With a new refresh token at hand that one comes first, the next time.
-                Err(Refusal { error, try_next: true }) if error.rotated.is_none() => {
-                    refused = Some(error);
-                }
-                Err(Refusal { error, .. }) => return Err(error),
-            }
-        }
-        // Refused with nowhere to go, or nothing to send at all: a person is needed.
-        let mut error =
-            refused.unwrap_or_else(|| FetchError::new(Class::Terminal, Reason::NeedsOperator));
-        error.reason = Reason::NeedsOperator;
-        error.hint.get_or_insert_with(|| "no usable refresh token: sign in again".to_owned());
-        Err(error)
-    }
-
-    async fn send(
-        &self,
-        exchange: &Exchange,
-        rendered: &Rendered,
-        attempt: Attempt<'_>,
-    ) -> Result<Fetched, Refusal> {
-        let request = exchange::render(exchange, &self.dialect, rendered, &self.params)?;
-        let (ok, errors, lifetime) = (&exchange.ok, &exchange.errors, self.default_lifetime);
-        let result = match self.endpoint.send(request).await {
-            Result::Ok(answer) => answer::read(&answer, ok, errors, attempt.now, lifetime),
-            Err(error) => Err(error.into()),
-        };
-        result.map_err(|mut refusal| {
-            // Only a spent refresh token makes a lost answer matter.
-            refusal.error.ambiguous &= self.spends_refresh_token(exchange);
-            refusal
-        })
-    }
-
-    fn rendered(&self, refresh_token: Option<&Secret>) -> Result<Rendered, FetchError> {
-        let rotating = |name: &str| self.rotating_key().is_some_and(|key| key.name == name);
-        let mut rendered = Rendered::read(&self.values, rotating)?;
-        if let (Some(key), Some(secret)) = (self.rotating_key(), refresh_token) {
-            rendered.set(&key.name, secret.expose());
-        }
-        Result::Ok(rendered)
-    }
-
-    fn rotating_key(&self) -> Option<&Key> {
-        self.dialect.keys.iter().find(|key| key.rotating)
-    }
-
-    fn spends_refresh_token(&self, exchange: &Exchange) -> bool {
-        self.rotating_key().is_some_and(|key| exchange.mentions(&key.name))
+    pub fn rotating_key(&self) -> Option<&Key> {
+        self.keys.iter().find(|key| key.rotating)
     }
 }
 
@@ -340,90 +280,6 @@ impl Json {
             Self::Plain(_) => Vec::new(),
             Self::List(items) => items.iter().flat_map(Self::templates).collect(),
             Self::Object(entries) => entries.iter().flat_map(|(_, v)| v.templates()).collect(),
-        }
-    }
-}
-
-impl TokenSource for DialectSource {
-    async fn fetch(&mut self, attempt: Attempt<'_>) -> Result<Fetched, FetchError> {
-        self.obtain(attempt).await
-    }
-
-    async fn revoke(&self, token: &AccessToken) -> Result<(), FetchError> {
-        let Some(exchange) = &self.dialect.revoke else {
-            return Result::Ok(());
-        };
-        let mut rendered = self.rendered(None)?;
-        if !exchange.applies(|key| rendered.get(key)) {
-            let mut error = FetchError::new(Class::Terminal, Reason::Input);
-            error.hint = Some(format!("write {}", exchange.needs.join(" and ")));
-            return Err(error);
-        }
-        rendered.set("access_token", token.value().expose());
-        let request = exchange::render(exchange, &self.dialect, &rendered, &[])?;
-        let answer = self.endpoint.send(request).await?;
-        answer::read_revocation(&answer, &exchange.ok)
-    }
-
-    fn inputs(&self) -> Fingerprint {
-        let mut all = Zeroizing::new(String::new());
-        for value in self.values.values() {
-            if let Value::Secret(secret) = value {
-                let text = secret.read().ok();
-                all.push_str(text.as_ref().map_or("", Secret::expose));
-                all.push('\n');
-            }
-        }
-        Fingerprint::of(all.as_bytes())
-    }
-
-    fn traits(&self) -> Traits {
-        let spends = |exchange: &Exchange| self.spends_refresh_token(exchange);
-        let configured = |key: &&Key| self.values.contains_key(&key.name);
-        // A store may supply the refresh token.
-        let value = |key: &str| match self.rotating_key() {
-            Some(rotating) if rotating.name == key => Some(""),
-            _ => self.values.get(key).and_then(Value::said),
-        };
-        let uses: Vec<_> = self.dialect.obtain.iter().filter(|e| e.applies(value)).collect();
-        let rotating = uses.iter().any(|e| spends(e) && e.ok.refresh_token.is_some());
-        Traits {
-            watched: false,
-            rotating,
-            one_time: self.dialect.keys.iter().filter(configured).any(|key| key.one_time),
-            fallback: rotating && uses.iter().any(|e| !spends(e)),
-            rotation_grace: self.dialect.rotation_grace,
-            rotation_expected: rotating && self.dialect.rotates,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::oauth2::{self, ClientAuthentication, Grant};
-    use super::*;
-    use crate::secret::SecretRef;
-    use crate::tls::TlsSettings;
-
-    #[test]
-    fn what_is_known_beforehand_and_what_is_rendered_choose_the_same_way() {
-        let mut dialect = oauth2::dialect("", Grant::RefreshToken, ClientAuthentication::None);
-        dialect.obtain[0].when = vec![("flag".to_owned(), "true".to_owned())];
-        for (flag, open) in [
-            (Value::Bool(true), true),
-            (Value::Bool(false), false),
-            (Value::Text("true".to_owned()), true),
-            (Value::Text(String::new()), false),
-        ] {
-            let secret = Value::Secret(SecretRef::Value(Secret::new("first".to_owned())));
-            let said = [("flag".to_owned(), flag), ("refresh_token".to_owned(), secret)];
-            let values = Values::from(said);
-            let rendered = Rendered::read(&values, |_| false).unwrap();
-            assert_eq!(dialect.obtain[0].applies(|key| rendered.get(key)), open);
-            let endpoint = Endpoint::new(TlsSettings::default());
-            let dialect = Arc::new(dialect.clone());
-            let source = DialectSource::new(dialect, values, Vec::new(), endpoint, Duration::ZERO);
-            assert_eq!(source.traits().rotating, open);
         }
     }
 }

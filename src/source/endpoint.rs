@@ -1,6 +1,7 @@
 //! One request to an identity provider: bounded in time and size, one connection, no redirects, no
 //! cookies, no cache.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +48,11 @@ impl Endpoint {
     #[must_use]
     pub fn new(settings: TlsSettings) -> Self {
         Self { settings }
+    }
+
+    /// The files that say who the peer may be and who we are.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.settings.files()
     }
 
     /// Sends `request` and reads the whole answer.

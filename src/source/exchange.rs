@@ -66,7 +66,7 @@ pub fn render(
 
 fn in_url(dialect: &Dialect, key: &str, value: &str) -> String {
     match dialect.keys.iter().find(|spec| spec.name == key).map(|spec| spec.kind) {
-        Some(Kind::Host | Kind::Path) => value.to_owned(),
+        Some(Kind::Host | Kind::Path | Kind::Url) => value.to_owned(),
         _ => utf8_percent_encode(value, SEGMENT).to_string(),
     }
 }

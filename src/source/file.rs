@@ -43,7 +43,8 @@ impl TokenSource for FileSource {
             error.hint = Some(format!("the token in {} has expired", self.path.display()));
             return Err(error);
         }
-        Ok(Fetched { token: access_token(value, attempt.now, lifetime)?, refresh_token: None })
+        let token = access_token(value, attempt.now, lifetime)?;
+        Ok(Fetched { token, refresh_token: None, gave_up: false })
     }
 
     /// The file is somebody else's.

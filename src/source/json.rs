@@ -44,7 +44,7 @@ impl Document {
     /// An answer that is nothing but the token.
     #[must_use]
     pub fn from_text(bytes: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(bytes).ok()?.trim();
+        let text = std::str::from_utf8(bytes).ok()?.trim_start_matches('\u{feff}').trim();
         Some(Self { root: Value::String(text.to_owned()), duplicates: HashSet::new() })
     }
 

@@ -1,14 +1,15 @@
 //! Plain OAuth 2.0 (RFC 6749) as a dialect: grants × client authentication, with their parameters.
 
-use http::Method;
-use http::header::ACCEPT;
+use http::HeaderName;
 
-use super::dialect::{
-    Body, BodyKind, Dialect, Exchange, Key, Kind, Matcher, Ok, Status, Test, TokenType,
-};
-use super::expiry::{Rule, Shape};
+use super::dialect::{Dialect, Key, Kind};
+use super::discovery::Discovery;
+use super::signing::ALGORITHMS;
 use super::template::Template;
-use super::{Class, Reason};
+
+mod request;
+
+pub use request::standard_ok;
 
 /// How an access token is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +20,38 @@ pub enum Grant {
     RefreshToken,
     /// RFC 6749 §4.3; only where the identity provider leaves no choice (RFC 9700 §2.4).
     Password,
+    /// RFC 7523 §2.1: an assertion that is signed here, or that somebody else made.
+    JwtBearer,
+    /// RFC 8693.
+    TokenExchange,
 }
 
 impl Grant {
-    /// The `grant_type`, which is also the word in the configuration.
+    /// The word in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ClientCredentials => "client_credentials",
             Self::RefreshToken => "refresh_token",
             Self::Password => "password",
+            Self::JwtBearer => "jwt_bearer",
+            Self::TokenExchange => "token_exchange",
         }
+    }
+
+    /// The `grant_type`.
+    fn on_the_wire(self) -> &'static str {
+        match self {
+            Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            Self::TokenExchange => "urn:ietf:params:oauth:grant-type:token-exchange",
+            _ => self.as_str(),
+        }
+    }
+
+    /// The grant itself says who asks, so that a client need not.
+    #[must_use]
+    pub fn identifies(self) -> bool {
+        matches!(self, Self::JwtBearer | Self::TokenExchange)
     }
 }
 
@@ -40,107 +62,160 @@ pub enum ClientAuthentication {
     Basic,
     /// `client_secret_post` (RFC 6749 §2.3.1).
     Post,
-    /// A public client: its id only (RFC 6749 §3.2.1).
+    /// `private_key_jwt` (RFC 7523 §2.2).
+    PrivateKeyJwt,
+    /// `client_secret_jwt` (RFC 7523 §2.2).
+    ClientSecretJwt,
+    /// `tls_client_auth` and `self_signed_tls_client_auth` (RFC 8705 §2).
+    Tls,
+    /// A client assertion that somebody else keeps current in a file: a projected service account
+    /// token (RFC 7523 §2.2).
+    AssertionFile,
+    /// A public client: its id only (RFC 6749 §3.2.1), or nothing where the grant identifies it.
     None,
 }
 
-/// The dialect of `grant` with `authentication` at `token_url`.
+/// What a credential of `provider = "oauth2"` chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choices {
+    /// `grant`
+    pub grant: Grant,
+    /// `client_auth`
+    pub authentication: ClientAuthentication,
+    /// The endpoints come from the metadata of `issuer`.
+    pub discovered: bool,
+    /// The `aud` of what is signed here is configured; otherwise it is the token endpoint.
+    pub assertion_audience: bool,
+    /// An `assertion_issuer` is configured; otherwise the client is the issuer.
+    pub assertion_issuer: bool,
+    /// Extra claims of what is signed for the grant.
+    pub claims: Vec<(String, String)>,
+    /// Extra header fields.
+    pub headers: Vec<(HeaderName, Template)>,
+    /// Token types that can be injected.
+    pub token_types: Vec<String>,
+}
+
+impl Choices {
+    /// `grant` with `authentication` at a `token_url`, and nothing else.
+    #[must_use]
+    pub fn new(grant: Grant, authentication: ClientAuthentication) -> Self {
+        Self {
+            grant,
+            authentication,
+            discovered: false,
+            assertion_audience: false,
+            assertion_issuer: false,
+            claims: Vec::new(),
+            headers: Vec::new(),
+            token_types: vec!["Bearer".to_owned()],
+        }
+    }
+}
+
+/// The dialect of what a credential chose.
 #[must_use]
-pub fn dialect(token_url: &str, grant: Grant, authentication: ClientAuthentication) -> Dialect {
-    let mut keys = vec![key("client_id", Kind::Text, true), key("scope", Kind::Text, false)];
-    if authentication != ClientAuthentication::None {
-        keys.push(key("client_secret", Kind::Secret, true));
-    }
-    match grant {
-        Grant::ClientCredentials => {}
-        Grant::RefreshToken => {
-            let rotating = Key { rotating: true, ..key("refresh_token", Kind::Secret, false) };
-            keys.push(rotating);
-        }
-        Grant::Password => {
-            keys.push(key("username", Kind::Text, true));
-            keys.push(key("password", Kind::Secret, true));
-        }
-    }
+pub fn dialect(choices: &Choices) -> Dialect {
+    let mutual_tls = choices.authentication == ClientAuthentication::Tls;
     Dialect {
         name: "oauth2".to_owned(),
-        obtain: vec![exchange(token_url, grant, authentication)],
-        keys,
-        revoke: None,
+        obtain: request::ways(choices),
+        keys: keys(choices),
+        revoke: Some(request::revocation(choices)),
         variants: vec!["authorization: Bearer".to_owned()],
         rotation_grace: None,
         rotates: true,
+        assertions: request::assertions(choices),
+        discovery: choices.discovered.then_some(Discovery { mutual_tls }),
     }
 }
 
-fn exchange(token_url: &str, grant: Grant, authentication: ClientAuthentication) -> Exchange {
-    let mut form = vec![("grant_type".to_owned(), Template::literal(grant.as_str()))];
-    let mut field = |name: &str| form.push((name.to_owned(), Template::key(name)));
-    match grant {
-        Grant::ClientCredentials => {}
-        Grant::RefreshToken => field("refresh_token"),
-        Grant::Password => {
-            field("username");
-            field("password");
-        }
-    }
-    field("scope");
-    match authentication {
-        ClientAuthentication::Basic => {}
-        ClientAuthentication::Post => {
-            field("client_id");
-            field("client_secret");
-        }
-        ClientAuthentication::None => field("client_id"),
-    }
-    let basic = (authentication == ClientAuthentication::Basic)
-        .then(|| (Template::key("client_id"), Template::key("client_secret")));
-    let spends = grant == Grant::RefreshToken;
-    Exchange {
-        name: grant.as_str().to_owned(),
-        method: Method::POST,
-        url: Template::literal(token_url),
-        headers: vec![(ACCEPT, Template::literal("application/json"))],
-        when: Vec::new(),
-        needs: if spends { vec!["refresh_token".to_owned()] } else { Vec::new() },
-        body: Body::Form(form),
-        basic,
-        bearer: None,
-        // RFC 6749 §4.4.3: with other grants than its own a refresh token is not looked for.
-        ok: Ok { refresh_token: spends.then(|| "/refresh_token".to_owned()), ..standard_ok() },
-        errors: if spends { vec![dead_refresh_token()] } else { Vec::new() },
-    }
-}
-
-/// RFC 6749 §5.1, and the `exp` of a token that is a JWT.
+/// The same, with `fallback` as another way in for when the refresh token is refused or in doubt;
+/// `other` is the dialect of that grant.
 #[must_use]
-pub fn standard_ok() -> Ok {
-    let rule =
-        |at: &str, shape| Rule { at: at.to_owned(), shape, issued: None, zero_is_never: false };
-    Ok {
-        status: vec![Status::Class(2)],
-        access_token: "/access_token".to_owned(),
-        refresh_token: Some("/refresh_token".to_owned()),
-        token_type: TokenType { at: "/token_type".to_owned(), accept: vec!["bearer".to_owned()] },
-        body: BodyKind::Json,
-        expiry: vec![rule("/expires_in", Shape::Seconds), rule("", Shape::JwtExp)],
+pub fn falling_back(mut dialect: Dialect, fallback: Grant, other: Dialect) -> Dialect {
+    for matcher in dialect.obtain.iter_mut().flat_map(|exchange| &mut exchange.errors) {
+        matcher.try_next = true;
     }
+    dialect.obtain.extend(other.obtain.into_iter().map(|mut way| {
+        // RFC 6749 §4.3.3: a sign-in may begin a new chain; §4.4.3: a client by itself does not.
+        if fallback == Grant::Password {
+            way.ok.refresh_token = Some("/refresh_token".to_owned());
+        }
+        way
+    }));
+    for key in other.keys {
+        if !dialect.keys.iter().any(|earlier| earlier.name == key.name) {
+            dialect.keys.push(key);
+        }
+    }
+    dialect
 }
 
-/// RFC 6749 §5.2 `invalid_grant`: the refresh token is unknown, expired, revoked or another's.
-fn dead_refresh_token() -> Matcher {
-    Matcher {
-        id: "invalid_grant".to_owned(),
-        status: vec![Status::Class(4)],
-        test: Some(("/error".to_owned(), Test::Is("invalid_grant".to_owned()))),
-        missing: None,
-        empty: false,
-        media_type: None,
-        class: Class::Terminal,
-        reason: Reason::NeedsOperator,
-        try_next: false,
-        hint: Some("refresh token not accepted: sign in again and replace it".to_owned()),
+fn keys(choices: &Choices) -> Vec<Key> {
+    use ClientAuthentication as Auth;
+    let id = choices.authentication != Auth::None || !choices.grant.identifies();
+    let mut keys = vec![
+        key("client_id", Kind::Text, id),
+        key("scope", Kind::Text, false),
+        key("revocation_url", Kind::Url, false),
+    ];
+    keys.push(key("token_url", Kind::Url, !choices.discovered));
+    if choices.discovered {
+        keys.push(key("issuer", Kind::Url, true));
     }
+    let authentication: &[Key] = match choices.authentication {
+        Auth::Basic | Auth::Post => &[key("client_secret", Kind::Secret, true)],
+        Auth::ClientSecretJwt => &[key("client_secret", Kind::Secret, true), algorithm_key(true)],
+        Auth::PrivateKeyJwt => &[key("private_key", Kind::SigningKey, true)],
+        Auth::AssertionFile => &[key("assertion_file", Kind::File, true)],
+        Auth::Tls | Auth::None => &[],
+    };
+    keys.extend_from_slice(authentication);
+    let grant: &[Key] = match choices.grant {
+        Grant::ClientCredentials => &[],
+        Grant::RefreshToken => {
+            &[Key { rotating: true, ..key("refresh_token", Kind::Secret, false) }]
+        }
+        Grant::Password => {
+            &[key("username", Kind::Text, true), key("password", Kind::Secret, true)]
+        }
+        Grant::JwtBearer => &[
+            key("assertion", Kind::Token, false),
+            key("private_key", Kind::SigningKey, false),
+            key("assertion_subject", Kind::Text, false),
+            key("assertion_issuer", Kind::Text, false),
+        ],
+        Grant::TokenExchange => &[
+            key("subject", Kind::Token, true),
+            Key {
+                default: Some("urn:ietf:params:oauth:token-type:access_token".to_owned()),
+                ..key("subject_token_type", Kind::Text, false)
+            },
+            key("actor", Kind::Token, false),
+            key("actor_token_type", Kind::Text, false),
+            key("requested_token_type", Kind::Text, false),
+        ],
+    };
+    for key in grant {
+        if !keys.iter().any(|earlier| earlier.name == key.name) {
+            keys.push(key.clone());
+        }
+    }
+    if keys.iter().any(|key| key.name == "private_key") {
+        keys.extend([algorithm_key(false), key("key_id", Kind::Text, false)]);
+    }
+    if keys.iter().any(|key| key.name == "signing_alg") {
+        keys.push(key("assertion_audience", Kind::Text, false));
+    }
+    keys
+}
+
+/// The algorithms that `private_key_jwt` or `client_secret_jwt` can name (RFC 7518 §3.1).
+fn algorithm_key(symmetric: bool) -> Key {
+    let all = ALGORITHMS.iter().map(|(name, _)| *name);
+    let of = all.filter(|name| name.starts_with("HS") == symmetric).map(str::to_owned).collect();
+    Key { of, ..key("signing_alg", Kind::Choice, false) }
 }
 
 fn key(name: &str, kind: Kind, required: bool) -> Key {

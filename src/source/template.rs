@@ -1,13 +1,13 @@
 //! Text with placeholders, and the values that a credential gives them.
 //!
-//! `{key}` is a placeholder, `{{` and `}}` are braces. Encoding is not done here: it depends on the
-//! place that the text goes to.
+//! `{key}` is a placeholder, `{key.member}` a string in a JSON document, `{{` and `}}` are braces.
+//! Encoding is not done here: it depends on the place that the text goes to.
 
 use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
-use crate::secret::{SecretError, SecretRef};
+use crate::secret::{Secret, SecretError, SecretRef};
 
 /// A parsed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,8 @@ impl Template {
                 }
                 '{' => {
                     let mut key = String::new();
-                    while let Some(c) = chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+                    let fits = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+                    while let Some(c) = chars.next_if(fits) {
                         key.push(c);
                     }
                     if key.is_empty() || chars.next() != Some('}') {
@@ -77,6 +78,19 @@ impl Template {
         })
     }
 
+    /// Scheme and authority of a URL, as far as they are known before an attempt.
+    #[must_use]
+    pub fn origin(&self, values: &Values) -> String {
+        let mut url = String::new();
+        for piece in &self.0 {
+            url.push_str(match piece {
+                Piece::Literal(literal) => literal,
+                Piece::Key(key) => values.get(key).and_then(Value::said).unwrap_or_default(),
+            });
+        }
+        url.split('/').take(3).collect::<Vec<_>>().join("/")
+    }
+
     /// Fills the placeholders, each through `encode`; `None` if one has no value.
     #[must_use]
     pub fn render(
@@ -107,8 +121,16 @@ pub enum Value {
     Path(String),
     /// Any text.
     Text(String),
-    /// Read again at each use.
+    /// An absolute URL, put in as it stands.
+    Url(String),
+    /// One line, read again at each use.
     Secret(SecretRef),
+    /// Any number of lines, read again at each use.
+    Block(SecretRef),
+    /// A JSON object, read again at each use; its strings are `{key.member}`.
+    Document(SecretRef),
+    /// The access token of the credential of that name.
+    Credential(String),
     /// `true` is sent as `true`, `false` not at all.
     Bool(bool),
 }
@@ -118,11 +140,22 @@ impl Value {
     #[must_use]
     pub fn said(&self) -> Option<&str> {
         match self {
-            Self::Host(text) | Self::Text(text) => Some(text.as_str()).filter(|t| !t.is_empty()),
+            Self::Host(text) | Self::Text(text) | Self::Url(text) => {
+                Some(text.as_str()).filter(|text| !text.is_empty())
+            }
             // An empty path is one: `base_path = ""`.
             Self::Path(text) => Some(text),
-            Self::Secret(_) => Some(""),
+            Self::Secret(_) | Self::Block(_) | Self::Document(_) | Self::Credential(_) => Some(""),
             Self::Bool(said) => said.then_some("true"),
+        }
+    }
+
+    /// Where its secret is read from, if it is one.
+    #[must_use]
+    pub fn secret(&self) -> Option<&SecretRef> {
+        match self {
+            Self::Secret(secret) | Self::Block(secret) | Self::Document(secret) => Some(secret),
+            _ => None,
         }
     }
 }
@@ -142,13 +175,35 @@ impl Rendered {
     pub fn read(values: &Values, but: impl Fn(&str) -> bool) -> Result<Self, SecretError> {
         let mut rendered = Self::default();
         for (key, value) in values.iter().filter(|(key, _)| !but(key)) {
-            if let Value::Secret(secret) = value {
-                rendered.set(key, secret.read()?.expose());
-            } else if let Some(text) = value.said() {
-                rendered.0.insert(key.clone(), Zeroizing::new(text.to_owned()));
+            match value {
+                Value::Secret(secret) => rendered.set(key, secret.read()?.expose()),
+                Value::Block(secret) => rendered.set(key, secret.read_text()?.expose()),
+                Value::Document(secret) => rendered.set_document(key, secret)?,
+                // Whoever renders asks for that token.
+                Value::Credential(_) => {}
+                _ => {
+                    if let Some(text) = value.said() {
+                        rendered.0.insert(key.clone(), Zeroizing::new(text.to_owned()));
+                    }
+                }
             }
         }
         Ok(rendered)
+    }
+
+    fn set_document(&mut self, key: &str, secret: &SecretRef) -> Result<(), SecretError> {
+        let text = secret.read_text()?;
+        let members = members(&text).ok_or_else(|| SecretError::Malformed {
+            place: secret.place(),
+            problem: "is no JSON object",
+        })?;
+        self.set(key, text.expose());
+        for (member, value) in &members {
+            if let serde_json::Value::String(value) = value {
+                self.set(&format!("{key}.{member}"), value);
+            }
+        }
+        Ok(())
     }
 
     /// Sets one value; empty text is the same as none (RFC 6749 §3.2).
@@ -163,6 +218,12 @@ impl Rendered {
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(|text| text.as_str())
     }
+}
+
+/// The members of a JSON object.
+#[must_use]
+pub fn members(text: &Secret) -> Option<serde_json::Map<String, serde_json::Value>> {
+    serde_json::from_str(text.expose()).ok()
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! A record in one file, written so that a crash at any moment leaves the old or the new one.
 //!
-//! Order of a write: temporary file in the same directory (created exclusively, 0600), write, fsync,
-//! rename over the old file, fsync of the directory. A lock file beside it keeps a second process
+//! Order of a write: another file beside it (`.new`, created exclusively, 0600), write, fsync, rename
+//! over the old file, fsync of the directory. A process that ends before the rename leaves the new
+//! record behind, whole, and the next one takes it up. A lock file (`.lock`) keeps a second process
 //! out for as long as this one lives: the record itself is replaced at each write, so a lock on it
 //! would not hold.
 
@@ -11,7 +12,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use super::{Record, StoreError};
@@ -19,6 +19,8 @@ use crate::secret::Fingerprint;
 
 /// The version that is written, and the only one that is read.
 const FORMAT: u32 = 1;
+/// What a write that was cut off leaves.
+const TORN: &str = "is torn or was not written by bearerd";
 /// No record is larger: two tokens of 16 KiB and their frame fit many times.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -43,66 +45,71 @@ impl FileStore {
         Self { path, lock: None }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Locks the file for this process and reads it; `None` if there is none yet.
     pub(super) fn open(&mut self) -> Result<Option<Record>, StoreError> {
-        if self.lock.is_none() {
-            self.lock = Some(self.acquire()?);
-        }
+        self.own()?;
         self.load()
     }
 
-    /// Replaces the record durably.
+    /// Replaces the record durably; only its owner may.
     pub(super) fn save(&mut self, record: &Record) -> Result<(), StoreError> {
+        self.own()?;
+        let json = Zeroizing::new(encode(record));
+        let (pending, directory) = (self.pending(), self.directory());
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::Io { action, path, source }
         };
-        let json = Zeroizing::new(encode(record));
-        let directory = self.directory();
-        let mut temporary =
-            NamedTempFile::new_in(directory).map_err(failed("create a file in", directory))?;
-        temporary.write_all(&json).map_err(failed("write a file in", directory))?;
-        temporary.as_file().sync_all().map_err(failed("sync a file in", directory))?;
-        temporary
-            .persist(&self.path)
-            .map_err(|error| failed("replace", &self.path)(error.error))?;
-        let sync = |directory: &Path| File::open(directory)?.sync_all();
+        // What a failed attempt left behind may be the only copy: it is not written again.
+        let left_behind = read(&pending).ok().flatten().is_some_and(|left| *left == *json);
+        if !left_behind {
+            let _ = fs::remove_file(&pending);
+            let created =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&pending);
+            let mut file = created.map_err(failed("create", &pending))?;
+            file.write_all(&json).map_err(failed("write", &pending))?;
+        }
+        let sync = |path: &Path| File::open(path)?.sync_all();
+        sync(&pending).map_err(failed("sync", &pending))?;
+        fs::rename(&pending, &self.path).map_err(failed("replace", &self.path))?;
         sync(directory).map_err(failed("sync the directory", directory))
     }
 
+    /// Reads the newest record: one that was written whole and not put in place yet is newer than
+    /// the one in place, since the next write would have begun by removing it.
     fn load(&self) -> Result<Option<Record>, StoreError> {
-        let unreadable = |problem: &str| StoreError::Unreadable {
-            path: self.path.clone(),
-            problem: problem.to_owned(),
-        };
-        let io = |source| StoreError::Io { action: "read", path: self.path.clone(), source };
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let opened =
-            OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(&self.path);
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io(error)),
-        };
-        let metadata = file.metadata().map_err(io)?;
-        if !metadata.is_file() {
-            return Err(unreadable("is not a regular file"));
+        let pending = self.pending();
+        match read_record(&pending) {
+            Ok(None) => {}
+            Ok(newest) => {
+                // If it cannot be put in place it stays, and is found again.
+                let _ = fs::rename(&pending, &self.path);
+                return Ok(newest);
+            }
+            // A write that was cut off: what it replaces still counts.
+            Err(StoreError::Unreadable { problem: TORN, .. }) => {
+                let _ = fs::remove_file(&pending);
+            }
+            Err(error) => return Err(error),
         }
-        if metadata.mode() & 0o077 != 0 {
-            return Err(unreadable("may be read by others (its mode must be 0600)"));
+        read_record(&self.path)
+    }
+
+    fn own(&mut self) -> Result<(), StoreError> {
+        if self.lock.is_none() {
+            self.lock = Some(self.acquire()?);
         }
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
-            return Err(unreadable("belongs to another user"));
-        }
-        let mut json = Zeroizing::new(Vec::new());
-        file.take(MAX_BYTES + 1).read_to_end(&mut json).map_err(io)?;
-        decode(&json).map(Some).map_err(unreadable)
+        Ok(())
     }
 
     fn acquire(&self) -> Result<File, StoreError> {
-        let mut path = self.path.clone().into_os_string();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = self.beside(".lock");
         let io = |source| StoreError::Io { action: "lock", path: path.clone(), source };
         let mut lock = OpenOptions::new()
             .read(true)
@@ -132,12 +139,58 @@ impl FileStore {
         Ok(lock)
     }
 
+    /// Where a record is written before it takes the place of the former one.
+    fn pending(&self) -> PathBuf {
+        self.beside(".new")
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(suffix);
+        PathBuf::from(path)
+    }
+
     fn directory(&self) -> &Path {
         match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         }
     }
+}
+
+/// The record at `path`; `None` if there is no such file.
+fn read_record(path: &Path) -> Result<Option<Record>, StoreError> {
+    let unreadable = |problem| StoreError::Unreadable { path: path.to_owned(), problem };
+    let Some(json) = read(path)? else {
+        return Ok(None);
+    };
+    decode(&json).map(Some).map_err(unreadable)
+}
+
+/// The content of a file that nobody else may read or replace.
+fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    let unreadable = |problem| StoreError::Unreadable { path: path.to_owned(), problem };
+    let io = |source| StoreError::Io { action: "read", path: path.to_owned(), source };
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(unreadable("is not a regular file"));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(unreadable("may be read by others (its mode must be 0600)"));
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(unreadable("belongs to another user"));
+    }
+    let mut json = Zeroizing::new(Vec::new());
+    file.take(MAX_BYTES + 1).read_to_end(&mut json).map_err(io)?;
+    Ok(Some(json))
 }
 
 fn encode(record: &Record) -> Vec<u8> {
@@ -152,13 +205,11 @@ fn decode(json: &[u8]) -> Result<Record, &'static str> {
     struct Version {
         format: u32,
     }
-    let version: Version =
-        serde_json::from_slice(json).map_err(|_| "is torn or was not written by bearerd")?;
+    let version: Version = serde_json::from_slice(json).map_err(|_| TORN)?;
     if version.format != FORMAT {
         return Err("has a format that this version does not know");
     }
-    let envelope: Envelope =
-        serde_json::from_slice(json).map_err(|_| "is torn or was not written by bearerd")?;
+    let envelope: Envelope = serde_json::from_slice(json).map_err(|_| TORN)?;
     if envelope.checksum != checksum(&envelope.record) {
         return Err("has a checksum that does not match its content");
     }
@@ -177,12 +228,17 @@ mod tests {
 
     fn record(text: &str) -> Record {
         Record {
-            refresh_token: Zeroizing::new(text.to_owned()),
+            refresh_token: Some(Zeroizing::new(text.to_owned())),
             bootstrap_sha256: None,
             access_token: None,
             obtained_at: 1,
             expires_at: 2,
+            identity: None,
         }
+    }
+
+    fn held(store: &FileStore) -> String {
+        store.load().unwrap().unwrap().refresh_token.unwrap().to_string()
     }
 
     fn refused(store: &FileStore) -> String {
@@ -197,11 +253,64 @@ mod tests {
         assert!(store.open().unwrap().is_none());
         store.save(&record("one")).unwrap();
         store.save(&record("two")).unwrap();
-        assert_eq!(*store.load().unwrap().unwrap().refresh_token, "two");
+        assert_eq!(held(&store), "two");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "no temporary file stays behind: {left:?}");
+    }
+
+    #[test]
+    fn a_record_that_was_written_and_not_put_in_place_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.json");
+        let mut store = FileStore::new(path.clone());
+        store.save(&record("one")).unwrap();
+        for _ in 0..2 {
+            // As after the fsync; the second time not even a former one is there.
+            fs::write(store.pending(), encode(&record("two"))).unwrap();
+            fs::set_permissions(store.pending(), fs::Permissions::from_mode(0o600)).unwrap();
+            assert_eq!(held(&store), "two");
+            assert!(!store.pending().exists() && path.exists());
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link_that_lies_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = FileStore::new(dir.path().join("r.json"));
+        let other = dir.path().join("other");
+        fs::write(&other, "untouched").unwrap();
+        std::os::unix::fs::symlink(&other, store.pending()).unwrap();
+        assert!(refused(&store).contains("r.json.new"));
+        store.save(&record("one")).unwrap();
+        assert_eq!(
+            (held(&store).as_str(), fs::read_to_string(&other).unwrap()),
+            ("one", "untouched".into())
+        );
+        assert_eq!(fs::metadata(&store.path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_is_cleared_away_and_one_of_another_version_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.json");
+        let mut store = FileStore::new(path.clone());
+        store.save(&record("one")).unwrap();
+        let whole = encode(&record("two"));
+        for cut in 0..whole.len() - 1 {
+            fs::write(store.pending(), &whole[..cut]).unwrap();
+            fs::set_permissions(store.pending(), fs::Permissions::from_mode(0o600)).unwrap();
+            assert_eq!(held(&store), "one", "cut at {cut}");
+            assert!(!store.pending().exists());
+        }
+        let newer = String::from_utf8(whole).unwrap().replace("\"format\": 1", "\"format\": 2");
+        fs::write(store.pending(), newer).unwrap();
+        fs::set_permissions(store.pending(), fs::Permissions::from_mode(0o600)).unwrap();
+        let error = refused(&store);
+        assert!(error.contains("r.json.new has a format that this version"), "{error}");
+        assert!(store.pending().exists());
     }
 
     #[test]
@@ -252,6 +361,6 @@ mod tests {
         fs::rename(&inner, dir.path().join("away")).unwrap();
         assert!(store.save(&record("two")).is_err());
         fs::rename(dir.path().join("away"), &inner).unwrap();
-        assert_eq!(*store.load().unwrap().unwrap().refresh_token, "one");
+        assert_eq!(held(&store), "one");
     }
 }

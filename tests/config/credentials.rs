@@ -9,7 +9,7 @@ fn no_token_url() {
     assert_snapshot!(told(r#"token_url = "https://idp.example/oauth2/token"
 "#, ""), @r#"
     1 problem in HOME/bearerd.toml:
-      line 5: credentials.orders.token_url: missing; write token_url = "https://idp.example/oauth2/token"
+      line 5: credentials.orders.token_url: missing; write token_url = "https://idp.example/oauth2/token", or issuer = "https://idp.example"
     "#);
 }
 
@@ -18,7 +18,7 @@ fn no_grant() {
     assert_snapshot!(told(r#"grant = "client_credentials"
 "#, ""), @r#"
     1 problem in HOME/bearerd.toml:
-      line 5: credentials.orders.grant: missing; write grant = "client_credentials", "refresh_token" or "password"
+      line 5: credentials.orders.grant: missing; write grant = "client_credentials" or "refresh_token" or "password" or "jwt_bearer" or "token_exchange"
     "#);
 }
 
@@ -61,7 +61,7 @@ fn a_refresh_token_grant_without_a_refresh_token() {
 fn a_grant_that_is_not_known() {
     assert_snapshot!(told(r#""client_credentials""#, r#""implicit""#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 7: credentials.orders.grant: is "implicit"; write "client_credentials" or "refresh_token" or "password"
+      line 7: credentials.orders.grant: is "implicit"; write "client_credentials" or "refresh_token" or "password" or "jwt_bearer" or "token_exchange"
     "#);
 }
 
@@ -70,7 +70,7 @@ fn a_client_auth_that_is_not_known() {
     assert_snapshot!(told("grant =", r#"client_auth = "client_secret_basic"
 grant ="#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 7: credentials.orders.client_auth: is "client_secret_basic" (did you mean "basic"?); write "basic" or "post" or "none"
+      line 7: credentials.orders.client_auth: is "client_secret_basic" (did you mean "basic"?); write "basic" or "post" or "private_key_jwt" or "client_secret_jwt" or "tls" or "assertion_file" or "none"
     "#);
 }
 
@@ -79,7 +79,7 @@ fn a_provider_that_is_nearly_known() {
     assert_snapshot!(told("token_url", r#"provider = "vmware-scp"
 token_url"#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 6: credentials.orders.provider: is "vmware-scp" (did you mean "vmware-csp"?); write "oauth2" or "file" or "custom" or "servicemax-max" or "vmware-csp" or "veeam-azure" or "tencent-ciam"
+      line 6: credentials.orders.provider: is "vmware-scp" (did you mean "vmware-csp"?); write "oauth2" or "file" or "exec" or "custom" or "servicemax-max" or "vmware-csp" or "veeam-azure" or "tencent-ciam" or "google-service-account" or "google-impersonation" or "google-metadata" or "azure-imds" or "azure-app-service" or "vault" or "vault-identity" or "github-app" or "salesforce"
     "#);
 }
 
@@ -88,7 +88,7 @@ fn a_provider_that_is_not_known() {
     assert_snapshot!(told("token_url", r#"provider = "keycloak"
 token_url"#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 6: credentials.orders.provider: is "keycloak"; write "oauth2" or "file" or "custom" or "servicemax-max" or "vmware-csp" or "veeam-azure" or "tencent-ciam"
+      line 6: credentials.orders.provider: is "keycloak"; write "oauth2" or "file" or "exec" or "custom" or "servicemax-max" or "vmware-csp" or "veeam-azure" or "tencent-ciam" or "google-service-account" or "google-impersonation" or "google-metadata" or "azure-imds" or "azure-app-service" or "vault" or "vault-identity" or "github-app" or "salesforce"
     "#);
 }
 
@@ -212,7 +212,7 @@ revoke_on_shutdown = true"#,
     );
     assert_snapshot!(home.told(&text), @r#"
     1 problem in HOME/bearerd.toml:
-      line 5: credentials.c.revoke_on_shutdown: needs "username", or nobody could sign in afterwards; write username too
+      line 5: credentials.c.revoke_on_shutdown: needs username too, or nobody could sign in afterwards; write username = "…"
     "#);
 }
 

@@ -89,7 +89,7 @@ fn a_kind_that_is_not_known() {
     assert_snapshot!(told(&broken), @r#"
     1 problem in HOME/bearerd.toml:
       line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
-        line 7: keys.api_key.kind: is "password"; write "host" or "path" or "text" or "secret" or "bool" or "choice"
+        line 7: keys.api_key.kind: is "password"; write "host" or "path" or "url" or "text" or "secret" or "file" or "signing_key" or "document" or "token" or "bool" or "choice"
     "#);
 }
 
@@ -232,6 +232,54 @@ host = "idp.example"
 api_key = { file = "HOME/secret" }"#,
     )
 }
+
+#[test]
+fn an_assertion_in_a_url() {
+    let url = DIALECT.replace("{host}/token", "{host}/token?key={proof}");
+    assert_snapshot!(told(&(url + ASSERTION)), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 9: exchange.fetch: puts the secret {proof} into the url; write it into the form
+    ");
+}
+
+#[test]
+fn an_assertion_with_nothing_to_sign_with() {
+    let broken = ASSERTION.replace("secret = \"{api_key}\"\n", "");
+    assert_snapshot!(told(&format!("{DIALECT}{broken}")), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 15: assertion.proof: needs one key to sign with; write key = "{private_key}", or secret = "…"
+    "#);
+}
+
+#[test]
+fn an_assertion_of_what_is_no_key() {
+    let broken = ASSERTION.replace("{host}", "{hots}");
+    assert_snapshot!(told(&format!("{DIALECT}{broken}")), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
+        line 15: assertion.proof: uses {hots}, which is not among the [keys]
+    ");
+}
+
+#[test]
+fn an_assertion_named_like_a_key() {
+    let broken = ASSERTION.replace("assertion.proof", "assertion.host");
+    assert_snapshot!(told(&format!("{DIALECT}{broken}")), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: credentials.c.dialect: 2 problems in HOME/acme.toml:
+        line 9: exchange.fetch: puts the secret {host} into the url; write it into the form
+        line 15: assertion.host: is also the name of a key; write another one
+    ");
+}
+
+/// A table for the end of [`DIALECT`].
+const ASSERTION: &str = "
+[assertion.proof]
+secret = \"{api_key}\"
+claims = { aud = \"{host}\" }
+";
 
 /// What is said about a credential that speaks `dialect`.
 fn told(dialect: &str) -> String {

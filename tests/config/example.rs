@@ -18,7 +18,7 @@ fn the_example_is_valid_as_it_stands() {
 #[test]
 fn the_example_is_valid_with_every_key() {
     let config = load(&with_every_key());
-    assert_eq!((config.credentials.len(), config.routes.len()), (10, 2));
+    assert_eq!((config.credentials.len(), config.routes.len()), (27, 2));
 }
 
 #[test]
@@ -48,14 +48,27 @@ fn with_every_key() -> String {
 
 fn load(text: &str) -> Config {
     let home = Home::new();
-    let text = home.with_paths_of(&text.replace("LEGACY_CLIENT_SECRET", "PATH"));
+    let variables = [
+        ("LEGACY_CLIENT_SECRET", "PATH"),
+        ("IDENTITY_HEADER", "PATH"),
+        ("{ env = \"IDENTITY_ENDPOINT\" }", "\"http://127.0.0.1:1/token\""),
+    ];
+    let set = |text: String, (name, there): (&str, &str)| text.replace(name, there);
+    let text = home.with_paths_of(&variables.into_iter().fold(text.to_owned(), set));
     let signed = rcgen::generate_simple_self_signed(["idp.internal".to_owned()]).expect("signed");
     for certificate in ["ca.pem", "client.pem", "callers.pem", "tls.crt"] {
         home.write(&format!("etc/bearerd/{certificate}"), &signed.cert.pem());
     }
-    for key in ["client.key", "tls.key"] {
-        home.write(&format!("etc/bearerd/{key}"), &signed.signing_key.serialize_pem());
+    let key = signed.signing_key.serialize_pem();
+    for name in ["client.key", "tls.key"] {
+        home.write(&format!("etc/bearerd/{name}"), &key);
     }
+    for name in ["signing", "bearer", "github", "salesforce"] {
+        home.write(&format!("var/run/secrets/{name}/key.pem"), &key);
+    }
+    let service_account = serde_json::json!({ "client_email": "robot@project.example",
+        "private_key": key, "private_key_id": "1" });
+    home.write("var/run/secrets/google/key.json", &service_account.to_string());
     home.write("etc/bearerd/acme.toml", DIALECT);
     home.load(&text).unwrap_or_else(|told| panic!("{told}"))
 }

@@ -2,13 +2,18 @@
 //! where it is, what is wrong, what to write instead. And every sample that the documentation
 //! shows, which must be free of mistakes.
 
+mod assertions;
 mod credentials;
 mod dialects;
 mod example;
+mod exchanges;
+mod fallbacks;
+mod programs;
 mod routes;
 mod samples;
 mod secrets;
 mod server;
+mod stores;
 mod support;
 mod syntax;
 mod tls;

@@ -102,3 +102,49 @@ fn a_secret_in_the_environment_is_allowed_with_a_warning() {
     let config = Home::new().load(&text).expect("valid");
     assert_snapshot!(config.warnings.join("\n"), @"credentials.orders.client_secret: environment variable PATH can be read by others who run as this user; a file is better");
 }
+
+#[test]
+fn a_secret_file_with_a_nul() {
+    let home = Home::new();
+    home.write("secret", "not-told-to-anybody\0");
+    assert_snapshot!(home.told(VALID), @"
+    1 problem in HOME/bearerd.toml:
+      line 9: credentials.orders.client_secret.file: HOME/secret contains a NUL byte; put the secret there first
+    ");
+}
+
+#[test]
+fn a_secret_file_that_is_too_large() {
+    let home = Home::new();
+    home.write("secret", &"a".repeat((1 << 20) + 1));
+    assert_snapshot!(home.told(VALID), @"
+    1 problem in HOME/bearerd.toml:
+      line 9: credentials.orders.client_secret.file: HOME/secret is larger than 1 MiB; put the secret there first
+    ");
+}
+
+#[test]
+fn a_fifo_as_a_secret_file() {
+    let home = Home::new();
+    let made = std::process::Command::new("mkfifo").arg(home.path("fifo")).status();
+    assert!(made.expect("mkfifo runs").success());
+    assert_snapshot!(home.told(&changed("HOME/secret", "HOME/fifo")), @"
+    1 problem in HOME/bearerd.toml:
+      line 9: credentials.orders.client_secret.file: HOME/fifo is not a regular file; put the secret there first
+    ");
+}
+
+#[test]
+fn a_device_as_a_secret_file() {
+    assert_snapshot!(told("HOME/secret", "/dev/zero"), @"
+    1 problem in HOME/bearerd.toml:
+      line 9: credentials.orders.client_secret.file: /dev/zero is not a regular file; put the secret there first
+    ");
+}
+
+#[test]
+fn what_editors_add_to_a_secret_file_is_no_mistake() {
+    let home = Home::new();
+    home.write("secret", "\u{feff}not-told-to-anybody\r\n\r\n");
+    home.load(VALID).expect("valid");
+}

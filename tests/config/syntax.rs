@@ -160,9 +160,9 @@ fn several_mistakes_are_all_told_in_the_order_of_the_lines() {
     assert_snapshot!(Home::new().told(&text), @r#"
     5 problems in HOME/bearerd.toml:
       line 2: server.listen[0]: is "8080", not an IP address and a port; write "127.0.0.1:8080" or "[::1]:8080"
-      line 5: credentials.orders.token_url: missing; write token_url = "https://idp.example/oauth2/token"
+      line 5: credentials.orders.token_url: missing; write token_url = "https://idp.example/oauth2/token", or issuer = "https://idp.example"
       line 6: credentials.orders.token_uri: unknown key; did you mean `token_url`?
-      line 7: credentials.orders.grant: is "client_credential" (did you mean "client_credentials"?); write "client_credentials" or "refresh_token" or "password"
+      line 7: credentials.orders.grant: is "client_credential" (did you mean "client_credentials"?); write "client_credentials" or "refresh_token" or "password" or "jwt_bearer" or "token_exchange"
       line 13: routes[0].upstream: does not begin with https:// or http://; write a URL such as "https://api.example.com"
     "#);
 }
@@ -172,7 +172,7 @@ fn a_route_is_read_to_its_end_although_the_credential_is_wrong() {
     let text = VALID.replace("orders-sidecar\"", "orders-sidecar\"\nclient_auth = \"Basic\"");
     assert_snapshot!(Home::new().told(&(text + "wait = 3\n")), @r#"
     2 problems in HOME/bearerd.toml:
-      line 9: credentials.orders.client_auth: is "Basic" (did you mean "basic"?); write "basic" or "post" or "none"
+      line 9: credentials.orders.client_auth: is "Basic" (did you mean "basic"?); write "basic" or "post" or "private_key_jwt" or "client_secret_jwt" or "tls" or "assertion_file" or "none"
       line 16: routes[0].wait: unknown key; did you mean `wait_ms`?
     "#);
 }

@@ -1,6 +1,8 @@
 //! bearerd beside a certified authorization server that rotates refresh tokens and revokes the
 //! family of one that comes back: steady traffic over many lives of a token and over a restart.
 
+mod clients;
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -29,6 +31,10 @@ struct Provider {
 
 impl Provider {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(more: &[&str]) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc");
         assert!(
             directory.join("node_modules/oidc-provider").is_dir(),
@@ -36,6 +42,7 @@ impl Provider {
         );
         let mut child = Command::new("node")
             .args(["server.mjs", "--life", LIFE])
+            .args(more)
             .current_dir(directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -74,6 +81,13 @@ struct Judge {
     control: SocketAddr,
     accepted: AtomicU64,
     refused: AtomicU64,
+}
+
+impl Judge {
+    fn of(provider: &Provider) -> Arc<Self> {
+        let (accepted, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { control: provider.control(), accepted, refused })
+    }
 }
 
 impl Handler for Judge {
@@ -146,11 +160,7 @@ async fn traffic(daemon: &Daemon) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_notices_that_tokens_live_for_seconds_or_that_bearerd_is_restarted() {
     let (provider, home) = (Provider::start(), Home::new());
-    let judge = Arc::new(Judge {
-        control: provider.control(),
-        accepted: AtomicU64::new(0),
-        refused: AtomicU64::new(0),
-    });
+    let judge = Judge::of(&provider);
     let api = Server::start(Arc::clone(&judge), Tls::Off);
     let config = config(&provider, &home, &api.url());
 

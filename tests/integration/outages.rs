@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use bearerd::credential::MAX_WAITERS;
 use emulator::client::Answer;
 use serde_json::json;
 
-use crate::stage::Stage;
-use crate::support::{DEADLINE, Daemon, eventually};
+use crate::stage::{Gate, Stage, together};
+use crate::support::{DEADLINE, Daemon, eventually, request};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_noticed_only_when_the_token_expires_and_heals_by_itself() {
@@ -112,6 +113,63 @@ async fn a_short_lived_token_is_never_sent_expired_and_its_refreshes_do_not_spin
         let bound = 2 + started.elapsed().as_secs();
         assert!(stage.idp.token_requests() <= bound, "spins on a token that lives {life} s");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_lapsed_unused_is_ready_and_wakes_with_the_next_request() {
+    let stage = Stage::new();
+    stage.idp.set_lifetime(Duration::from_secs(2));
+    let credential = stage.credential("refresh = { idle_after_seconds = 1 }");
+    let daemon = Daemon::start(&stage.home, &(credential + &stage.route("")));
+    daemon.ready().await;
+    eventually("lapsed", async || {
+        assert_eq!(daemon.admin("/readyz").await.status, 200);
+        daemon.status().await["credentials"][0]["phase"] == "expired"
+    })
+    .await;
+    assert_eq!(daemon.admin("/readyz").await.status, 200);
+    let before = stage.idp.token_requests();
+    assert_eq!(daemon.get("/").await.status, 200);
+    assert_eq!(stage.idp.token_requests(), before + 1);
+    assert_eq!(stage.api.unauthorized(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_requests_wait_for_a_token_and_the_next_one_is_told_at_once() {
+    let stage = Stage::new();
+    let gate = Gate::before(stage.idp.server().address()).await;
+    let credential = stage.credential_from(&gate.url("/token"), "");
+    let daemon = Daemon::start(&stage.home, &(credential + &stage.route("wait_ms = 60000")));
+    let proxy = daemon.proxy;
+    let waiting =
+        together(
+            MAX_WAITERS,
+            move |_| async move { request(proxy, "GET", "/", &[], b"").await.status },
+        );
+    let one_more = async {
+        eventually("all wait", async || {
+            daemon.metric("bearerd_requests_in_flight", &[]).await as usize == MAX_WAITERS
+        })
+        .await;
+        assert_is_token_unavailable(&daemon.get("/").await);
+        gate.open();
+    };
+    let (statuses, ()) = tokio::join!(waiting, one_more);
+    assert!(statuses.iter().all(|status| *status == 200));
+    assert_eq!((stage.idp.token_requests(), stage.api.unauthorized()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_does_not_say_how_long_it_lives_lives_as_configured() {
+    let stage = Stage::new();
+    stage.idp.omit_expires_in();
+    let credential = stage.credential("refresh = { default_lifetime_seconds = 3 }");
+    let daemon = Daemon::start(&stage.home, &(credential + &stage.route("")));
+    daemon.ready().await;
+    let expiry = daemon.metric("bearerd_token_expiry_timestamp_seconds", &[]).await;
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs_f64();
+    assert!((0.0..=3.0).contains(&(expiry - now)), "{}", expiry - now);
+    stage.idp.wait_for_token_requests(2, DEADLINE).await.expect("refreshed in time");
 }
 
 fn assert_is_token_unavailable(answer: &Answer) {

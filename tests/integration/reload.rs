@@ -127,6 +127,104 @@ async fn a_token_file_is_followed_through_a_swap_of_symlinks() {
     assert_eq!(daemon.metric("bearerd_token_fetches_total", &["changed", "ok"]).await as u64, 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_dialect_file_is_taken_over() {
+    let stage = Stage::new();
+    let dialect = |scope: &str| {
+        format!(
+            "format = 1\nname = \"ours\"\nflow = {{ obtain = [\"login\"] }}\n\
+             [keys]\nhost = {{ kind = \"host\", required = true }}\n\
+             secret = {{ kind = \"secret\", required = true }}\n\
+             [exchange.login]\nurl = \"{{host}}/token\"\nform = [[\"client_id\", \"client\"], \
+             [\"grant_type\", \"client_credentials\"], [\"client_secret\", \"{{secret}}\"], \
+             [\"scope\", \"{scope}\"]]\n"
+        )
+    };
+    let path = stage.home.write("dialect.toml", &dialect("first"));
+    let address = stage.idp.server().address();
+    let secret = stage.home.path("secret").display().to_string();
+    let config = format!(
+        "{SERVER}[credentials.c]\nprovider = \"custom\"\ndialect = \"{path}\"\n\
+         host = \"http://{address}\"\nsecret = {{ file = \"{secret}\" }}\n{}",
+        stage.route("")
+    );
+    let daemon = Daemon::start_with(&stage.home, &config);
+    daemon.ready().await;
+    // A bad one changes nothing.
+    std::fs::write(&path, "name = 1").expect("written");
+    let log = daemon.wait_for_log("configuration not reloaded");
+    assert!(log.contains("dialect.toml"), "{log}");
+    assert_eq!((daemon.get("/").await.status, stage.idp.token_requests()), (200, 1));
+    stage.home.write("new-dialect", &dialect("second"));
+    std::fs::rename(stage.home.path("new-dialect"), &path).expect("renamed");
+    eventually("reloaded", async || reloads(&daemon, "ok").await == 1).await;
+    eventually("asked anew", async || stage.idp.token_requests() == 2).await;
+    let scope =
+        stage.idp.last_request().expect("a request").form().value("scope").map(str::to_owned);
+    assert_eq!(scope.as_deref(), Some("second"));
+    daemon.ready().await;
+    assert_eq!(daemon.get("/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_refused_configuration_lacked_may_come_later() {
+    let stage = Stage::new();
+    let daemon = start(&stage, &stage.route(""));
+    daemon.ready().await;
+    let wide = stage.route("name = \"wide\"\npath_prefix = \"/wide\"");
+    // In a directory that nobody watches.
+    std::fs::create_dir(stage.home.path("elsewhere")).expect("a directory");
+    let secret = stage.home.path("elsewhere/secret").display().to_string();
+    let another = format!("client_secret = {{ file = \"{secret}\" }}");
+    let former = stage.home.path("secret").display().to_string();
+    let former = format!("client_secret = {{ file = \"{former}\" }}");
+    let config = format!("{SERVER}{}{wide}", stage.credential("").replace(&former, &another));
+    assert!(config.contains(&another));
+    replace(&stage, &config);
+    daemon.wait_for_log("put the secret there first");
+    assert_eq!((daemon.get("/").await.status, reloads(&daemon, "failed").await), (200, 1));
+    stage.home.write("elsewhere/secret", "secret");
+    eventually("reloaded", async || reloads(&daemon, "ok").await == 1).await;
+    assert_eq!((daemon.get("/").await.status, daemon.get("/wide").await.status), (404, 200));
+    assert_eq!(reloads(&daemon, "failed").await, 1, "told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_cannot_be_wired_leaves_credentials_and_connections_as_they_are() {
+    let stage = Stage::new();
+    let daemon = start(&stage, &stage.route(""));
+    daemon.ready().await;
+    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+    assert_eq!(caller.request("GET", "/", &[], b"").await.expect("an answer").status, 200);
+    let token = stage.tokens.latest();
+    // The credential would start anew, another one would come, and the first route cannot be: found
+    // while reading, and while wiring.
+    let nonsense = stage.home.write("nonsense.pem", "not a certificate");
+    let more = stage.credential("").replace("[credentials.c]", "[credentials.d]");
+    let unreadable = format!("name = \"s\"\ntls = {{ ca_file = \"{nonsense}\" }}");
+    for (failures, bad, told) in [
+        (1, route_to("https://localhost:1", &unreadable), "nonsense.pem"),
+        (2, route_to("https://a..b", "name = \"s\""), "route s"),
+    ] {
+        let changed = stage.credential("scope = [\"more\"]");
+        replace(
+            &stage,
+            &format!("{SERVER}{changed}{more}{bad}{}", stage.route("path_prefix = \"/x\"")),
+        );
+        eventually("counted", async || reloads(&daemon, "failed").await == failures).await;
+        assert!(daemon.logs().contains(told), "{told}");
+    }
+    let answer = caller.request("GET", "/", &[], b"").await.expect("the same connection");
+    assert_eq!(answer.status, 200);
+    let status = daemon.status().await;
+    let names: Vec<_> =
+        status["credentials"].as_array().unwrap().iter().map(|c| c["name"].clone()).collect();
+    assert_eq!((names, &status["credentials"][0]["generation"]), (vec!["c".into()], &1.into()));
+    assert_eq!((stage.tokens.latest(), stage.idp.token_requests()), (token, 1));
+    assert_eq!(stage.api.server().connections(), 1, "the pool went on, too");
+    assert_eq!(daemon.metric("bearerd_token_fetches_total", &[]).await as u64, 1);
+}
+
 /// Starts with the credential `c` and `rest`.
 fn start(stage: &Stage, rest: &str) -> Daemon {
     Daemon::start_with(&stage.home, &format!("{SERVER}{}{rest}", stage.credential("")))

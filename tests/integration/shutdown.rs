@@ -7,7 +7,7 @@ use emulator::{EventSource, Reply, Step};
 use tokio::net::TcpStream;
 
 use crate::stage::Stage;
-use crate::support::{DEADLINE, Daemon, eventually, request};
+use crate::support::{DEADLINE, Daemon, bearerd, eventually, request};
 
 /// Far below the grace (30 s) and the deadline of a token request (10 s).
 const PROMPT: Duration = Duration::from_secs(5);
@@ -21,6 +21,33 @@ async fn shutdown_during_a_fetch_is_prompt() {
     let signalled = Instant::now();
     assert!(daemon.stop().success());
     assert!(signalled.elapsed() < PROMPT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_it_as_well() {
+    let stage = Stage::new();
+    let mut daemon = stage.ready("").await;
+    daemon.signal("INT");
+    assert!(daemon.exit().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_told_before_anything_is_fetched() {
+    let stage = Stage::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let address = taken.local_addr().expect("bound").to_string();
+    for key in ["listen", "admin"] {
+        let mut addresses = [("listen", "127.0.0.1:0"), ("admin", "127.0.0.1:0")];
+        addresses.iter_mut().filter(|(k, _)| *k == key).for_each(|(_, a)| *a = &address);
+        let [(_, listen), (_, admin)] = addresses;
+        let server = format!("[server]\nlisten = [\"{listen}\"]\nadmin = \"{admin}\"\n");
+        let config = server + &stage.credential("") + &stage.route("");
+        let path = stage.home.write("bearerd.toml", &config);
+        let (code, _, told) = bearerd(&["run", "--config", &path]);
+        assert_eq!(code, 70, "{told}");
+        assert!(told.contains(&format!("cannot listen on {address}")), "{told}");
+    }
+    assert_eq!(stage.idp.token_requests(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

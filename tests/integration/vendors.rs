@@ -20,26 +20,26 @@ use serde_json::Value;
 use crate::support::{DEADLINE, Daemon, Home, eventually, read};
 
 /// A place for secrets, an API that judges tokens, and a daemon between the two and a provider.
-struct Rig {
-    home: Home,
-    tokens: Tokens,
-    api: Api,
+pub struct Rig {
+    pub home: Home,
+    pub tokens: Tokens,
+    pub api: Api,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let tokens = Tokens::new();
         let api = Api::start(Tls::Off, &tokens);
         Self { home: Home::new(), tokens, api }
     }
 
     /// A secret in a file, as `{ file = … }`.
-    fn secret(&self, name: &str, value: &str) -> String {
+    pub fn secret(&self, name: &str, value: &str) -> String {
         format!("{{ file = \"{}\" }}", self.home.write(name, value))
     }
 
     /// A store in a file, as the key of a credential.
-    fn store(&self) -> String {
+    pub fn store(&self) -> String {
         format!("store = \"file:{}\"\n", self.home.path("store.json").display())
     }
 
@@ -50,11 +50,11 @@ impl Rig {
     }
 
     /// The configuration of a credential `c` and of the route that it serves.
-    fn config(&self, credential: &str) -> String {
+    pub fn config(&self, credential: &str) -> String {
         self.config_with_route(credential, "")
     }
 
-    fn config_with_route(&self, credential: &str, route: &str) -> String {
+    pub fn config_with_route(&self, credential: &str, route: &str) -> String {
         format!(
             "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
              [credentials.c]\n{credential}\n[[routes]]\nname = \"r\"\nupstream = \"{}\"\n\
@@ -63,19 +63,19 @@ impl Rig {
         )
     }
 
-    fn start(&self, credential: &str) -> Daemon {
+    pub fn start(&self, credential: &str) -> Daemon {
         Daemon::start_with(&self.home, &self.config(credential))
     }
 
     /// Starts, and waits for the first token.
-    async fn started(&self, credential: &str) -> Daemon {
+    pub async fn started(&self, credential: &str) -> Daemon {
         let daemon = self.start(credential);
         daemon.ready().await;
         daemon
     }
 
     /// Has the next refresh made now: the API refuses one request without a challenge.
-    async fn refresh_now(&self, daemon: &Daemon) {
+    pub async fn refresh_now(&self, daemon: &Daemon) {
         let generation = credential(daemon).await["generation"].as_u64();
         let before = attempts(daemon).await;
         self.api.script([Step::Status(401)]);
@@ -92,7 +92,7 @@ impl Rig {
 
     /// A refresh with a token in force that does not bring one: it is classified as `outcome`,
     /// caused one request, and the token in force goes on. Returns the credential's status.
-    async fn keeps_the_token(&self, daemon: &Daemon, outcome: &str) -> Value {
+    pub async fn keeps_the_token(&self, daemon: &Daemon, outcome: &str) -> Value {
         self.refresh_now(daemon).await;
         let status = failed(daemon, outcome).await;
         assert_eq!(status["phase"], "fresh");
@@ -108,7 +108,7 @@ impl Rig {
 }
 
 /// The credential's part of `/status`.
-async fn credential(daemon: &Daemon) -> Value {
+pub async fn credential(daemon: &Daemon) -> Value {
     daemon.status().await["credentials"][0].clone()
 }
 
@@ -118,7 +118,7 @@ async fn attempts(daemon: &Daemon) -> f64 {
 }
 
 /// Waits for an attempt that failed, checks its label, and returns the credential's status.
-async fn failed(daemon: &Daemon, outcome: &str) -> Value {
+pub async fn failed(daemon: &Daemon, outcome: &str) -> Value {
     let activity = if outcome == "terminal" { "refused" } else { "backing_off" };
     let seen = std::sync::Mutex::new(Value::Null);
     eventually(&format!("{outcome} and {activity}"), async || {
@@ -140,7 +140,7 @@ async fn failed(daemon: &Daemon, outcome: &str) -> Value {
 
 /// Checks what `/status` says about a failure: each of `parts`, and whether a person is needed.
 #[track_caller]
-fn told(status: &Value, parts: &[&str], needs_operator: bool) {
+pub fn told(status: &Value, parts: &[&str], needs_operator: bool) {
     let detail = status["last"]["detail"].as_str().unwrap_or_default();
     for part in parts {
         assert!(detail.contains(part), "no {part:?} in {detail:?}");
@@ -158,14 +158,14 @@ fn seconds_until(time: &Value) -> i64 {
 
 /// A long pause: a failed sign-in is audited or locks an account.
 #[track_caller]
-fn pauses(status: &Value) {
+pub fn pauses(status: &Value) {
     let pause = seconds_until(&status["next_attempt"]);
     assert!((200..=360).contains(&pause), "next attempt in {pause} s");
 }
 
 /// The token's life, by whichever field ends it first; the requests took up to a few seconds.
 #[track_caller]
-fn lives(status: &Value, seconds: i64) {
+pub fn lives(status: &Value, seconds: i64) {
     let left = seconds_until(&status["expires_at"]);
     assert!((seconds - 10..=seconds).contains(&left), "expires in {left} s, not {seconds}");
 }

@@ -1,15 +1,23 @@
 // A certified authorization server (oidc-provider) on loopback, for the end-to-end tests.
 //
-//   node server.mjs [--life SECONDS]      or ACCESS_TOKEN_LIFE=SECONDS; 5 unless told otherwise
+//   node server.mjs [--life SECONDS] [--tls DIRECTORY]
+//
+// The life of access tokens is 5 s unless told otherwise, or ACCESS_TOKEN_LIFE. With --tls it also
+// speaks TLS as `server.pem` and `server.key` in that directory say, asks for client certificates,
+// and knows a client `mtls` whose certificate is the `client.pem` there.
 //
 // Prints one line of JSON on stdout once it listens: addresses, clients and the first refresh token
 // of `orders`. Everything else goes to stderr. It ends on SIGTERM, and when its stdin closes, so
 // that a test that dies leaves nothing behind.
 
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { exportJWK, generateKeyPair } from 'jose';
+import { X509Certificate } from 'node:crypto';
+import { exportJWK, exportPKCS8, generateKeyPair } from 'jose';
 import Provider from 'oidc-provider';
 import { MapAdapter } from './adapter.mjs';
 
@@ -31,7 +39,13 @@ const CLIENTS = {
   },
   plain: machine('plain', 'plain-secret'),
   nasty: machine('nasty:/+%&= id', 's:e/c+r%e&t= 100%25+1'),
+  secret_jwt: {
+    ...machine('secret-jwt', 'a client secret that is long enough for HS256'),
+    token_endpoint_auth_method: 'client_secret_jwt',
+  },
 };
+// Clients that sign with a key of their own, by algorithm.
+const SIGNING = ['RS256', 'PS256', 'ES256', 'EdDSA'];
 
 function machine(client_id, client_secret) {
   return {
@@ -43,13 +57,46 @@ function machine(client_id, client_secret) {
   };
 }
 
-function accessTokenLife() {
-  const { values } = parseArgs({ options: { life: { type: 'string' } } });
+// A client for each algorithm: what the server knows of it, and its private key in both forms.
+async function signingClients() {
+  const clients = {};
+  for (const alg of SIGNING) {
+    const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true });
+    const kid = `key-of-${alg}`;
+    clients[alg.toLowerCase()] = {
+      registered: {
+        ...machine(`client-${alg}`),
+        token_endpoint_auth_method: 'private_key_jwt',
+        token_endpoint_auth_signing_alg: alg,
+        jwks: { keys: [{ ...(await exportJWK(publicKey)), alg, kid, use: 'sig' }] },
+      },
+      kid,
+      pem: await exportPKCS8(privateKey),
+      jwk: JSON.stringify({ ...(await exportJWK(privateKey)), alg, kid }),
+    };
+  }
+  return clients;
+}
+
+// RFC 8705 section 2.2: the certificate itself is registered.
+async function certificateClient(directory) {
+  const certificate = new X509Certificate(readFileSync(join(directory, 'client.pem')));
+  const jwk = await exportJWK(certificate.publicKey);
+  return {
+    ...machine('mtls'),
+    token_endpoint_auth_method: 'self_signed_tls_client_auth',
+    jwks: { keys: [{ ...jwk, x5c: [certificate.raw.toString('base64')] }] },
+  };
+}
+
+function settings() {
+  const options = { life: { type: 'string' }, tls: { type: 'string' } };
+  const { values } = parseArgs({ options });
   const life = Number(values.life ?? process.env.ACCESS_TOKEN_LIFE ?? 5);
   if (!Number.isInteger(life) || life < 1) {
     throw new Error('--life (or ACCESS_TOKEN_LIFE) is a whole number of seconds, at least 1');
   }
-  return life;
+  return { life, tls: values.tls };
 }
 
 async function signingKey() {
@@ -57,14 +104,29 @@ async function signingKey() {
   return { ...(await exportJWK(privateKey)), alg: 'RS256', use: 'sig' };
 }
 
-async function authorizationServer(issuer, life) {
+function clientCertificate({ req: { socket } }) {
+  const raw = socket.encrypted ? socket.getPeerCertificate(true).raw : undefined;
+  return raw && new X509Certificate(raw);
+}
+
+async function authorizationServer(issuer, life, clients, tlsPort) {
   return new Provider(issuer, {
     adapter: MapAdapter,
-    clients: Object.values(CLIENTS),
-    clientAuthMethods: ['client_secret_basic', 'client_secret_post'],
+    clients,
+    clientAuthMethods: [
+      'client_secret_basic',
+      'client_secret_post',
+      'client_secret_jwt',
+      'private_key_jwt',
+      'self_signed_tls_client_auth',
+    ],
     cookies: { keys: ['only for tests'] },
+    discovery: tlsPort
+      ? { mtls_endpoint_aliases: { token_endpoint: `https://127.0.0.1:${tlsPort}${ROUTES.token}` } }
+      : {},
     features: {
       clientCredentials: { enabled: true },
+      mTLS: { enabled: true, selfSignedTlsClientAuth: true, getCertificate: clientCertificate },
       introspection: { enabled: true, allowedPolicy: () => true },
     },
     findAccount: (_ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
@@ -134,11 +196,17 @@ async function isActive(provider, token) {
   return Boolean(found?.isValid);
 }
 
-async function listen() {
-  const server = createServer();
+async function listen(server = createServer()) {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   return server;
+}
+
+// Any certificate may be shown; whether it is the client's is the authorization server's to judge.
+function tlsServer(directory) {
+  const read = (name) => readFileSync(join(directory, name));
+  const [key, cert] = [read('server.key'), read('server.pem')];
+  return createTlsServer({ key, cert, requestCert: true, rejectUnauthorized: false });
 }
 
 async function main() {
@@ -149,10 +217,20 @@ async function main() {
   const server = await listen();
   const { port } = server.address();
   const issuer = `http://127.0.0.1:${port}`; // known only once the socket is bound
-  const provider = await authorizationServer(issuer, accessTokenLife());
+  const { life, tls } = settings();
+  const encrypted = tls && (await listen(tlsServer(tls)));
+  const tlsPort = encrypted?.address().port;
+  const signing = await signingClients();
+  const clients = [
+    ...Object.values(CLIENTS),
+    ...Object.values(signing).map(({ registered }) => registered),
+    ...(tls ? [await certificateClient(tls)] : []),
+  ];
+  const provider = await authorizationServer(issuer, life, clients, tlsPort);
   const counts = countTokenRequests(provider);
   const { grantId, refreshToken } = await seedFamily(provider);
   server.on('request', provider.callback());
+  encrypted?.on('request', provider.callback());
 
   const control = await listen();
   control.on('request', controls(provider, counts, grantId));
@@ -163,7 +241,14 @@ async function main() {
     issuer,
     token_url: issuer + ROUTES.token,
     introspection_url: issuer + ROUTES.introspection,
+    tls_token_url: tlsPort && `https://127.0.0.1:${tlsPort}${ROUTES.token}`,
     clients: CLIENTS,
+    signing: Object.fromEntries(
+      Object.entries(signing).map(([name, { registered, ...rest }]) => [
+        name,
+        { client_id: registered.client_id, ...rest },
+      ]),
+    ),
     refresh_token: refreshToken,
   }));
 }

@@ -4,10 +4,6 @@ use super::*;
 use crate::secret::SecretRef;
 use crate::store::{Store, file::FileStore};
 
-fn rotating() -> Traits {
-    Traits { rotating: true, rotation_expected: true, ..Traits::default() }
-}
-
 fn soon() -> Ending {
     Ending::Process(Moment::now().plus(seconds(30.0)))
 }

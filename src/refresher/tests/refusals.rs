@@ -88,6 +88,16 @@ async fn terminal_error_pauses_and_a_changed_secret_ends_the_pause() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_secret_that_was_replaced_while_the_former_one_was_refused_is_tried() {
+    let answers = vec![refusal()];
+    let bench = Bench::run(Setting { answers, takes: SECOND, ..Setting::default() });
+    sleep(SECOND / 2).await;
+    bench.replace_inputs();
+    sleep(LOOK_EVERY + 2 * SECOND).await;
+    assert_eq!((bench.fetches(), bench.generation()), (2, 1), "{:?}", bench.times());
+}
+
+#[tokio::test(start_paused = true)]
 async fn terminal_error_is_asked_about_again_after_minutes_and_not_by_requests() {
     let bench = Bench::run(Setting { always: refusal, ..Setting::default() });
     sleep(SECOND).await;

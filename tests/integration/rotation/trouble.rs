@@ -16,7 +16,7 @@ async fn without_a_writable_store_serving_goes_on_and_the_store_catches_up() {
     family.refresh(&daemon).await;
     assert!(unsynced().await > 0.5);
     let line = daemon.wait_for_log("the new refresh token is in memory only");
-    assert!(line.contains("cannot create a file in"), "{line}");
+    assert!(line.contains("cannot create") && line.contains("store.json.new"), "{line}");
     let failed = ["outcome=\"failed\""];
     assert!(daemon.metric("bearerd_store_writes_total", &failed).await >= 1.0);
     // Once more, from memory: what was replaced is never sent again.
@@ -46,6 +46,29 @@ async fn a_stop_waits_for_a_store_that_lags_behind() {
     daemon.wait_for_log("stopping");
     std::fs::rename(&away, &state).unwrap();
     assert!(daemon.exit().success());
+    assert_eq!(Some(family.stored()), family.idp.current_refresh_token());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_during_a_stop_holds_the_exit() {
+    let family = Family::new();
+    let mut daemon = family.started().await;
+    family.idp.script([Step::SlowAnswer(std::time::Duration::from_millis(700))]);
+    family.api.script([Step::Status(401)]);
+    let nudge = daemon.get("/nudge");
+    let (state, away) = (family.home.path("state"), family.home.path("away"));
+    let stop = async {
+        family.idp.wait_for_token_requests(2, DEADLINE).await.expect("in time");
+        daemon.signal("TERM");
+        daemon.wait_for_log("stopping");
+        std::fs::rename(&state, &away).unwrap();
+    };
+    tokio::join!(nudge, stop);
+    // The answer is there, and nowhere to put it.
+    daemon.wait_for_log("the new refresh token is in memory only");
+    std::fs::rename(&away, &state).unwrap();
+    assert!(daemon.exit().success());
+    assert_eq!(family.idp.rotations(), 2);
     assert_eq!(Some(family.stored()), family.idp.current_refresh_token());
 }
 
@@ -89,6 +112,8 @@ async fn a_torn_store_is_an_error_that_names_it_and_no_return_to_the_bootstrap_t
             told.contains(&place) && told.contains(problem)
         })
         .await;
+        assert_eq!(status(&daemon).await["last"]["needs_operator"], true);
+        assert!(daemon.metric("bearerd_needs_operator", &[]).await > 0.5);
         assert_eq!(daemon.get("/early").await.status, 503);
         assert_eq!(family.idp.token_requests(), 1, "the bootstrap token was sent again");
         assert!(daemon.stop().success());

@@ -154,8 +154,8 @@ async fn accept(listener: TcpListener, handler: Arc<impl Handler>, tls: Tls, sta
         };
         let number = state.accepted.fetch_add(1, Relaxed) + 1;
         if state.accepting.load(Relaxed) {
-            let (handler, tls, state) = (Arc::clone(&handler), tls.clone(), Arc::clone(&state));
-            connections.spawn(connection(stream, number, handler, tls, state));
+            let (handler, tls, open) = (Arc::clone(&handler), tls.clone(), Open::count(&state));
+            connections.spawn(connection(stream, number, handler, tls, open));
         }
     }
 }
@@ -165,9 +165,9 @@ async fn connection(
     number: u64,
     handler: Arc<impl Handler>,
     tls: Tls,
-    state: Arc<State>,
+    open: Open,
 ) {
-    let _open = Open::count(&state.open);
+    let state = &open.0;
     let _unsupported = stream.set_nodelay(true);
     let (io, sni): (Box<dyn Io>, _) = match &tls {
         Tls::Off => (Box::new(stream), None),
@@ -189,7 +189,7 @@ async fn connection(
     let exchange = Exchange::new(Wire::new(io), tls, sni, number);
     // An error here is a client that went away or broke the protocol: both are counted where they
     // matter.
-    let _ended = serve(exchange, &*handler, &state).await;
+    let _ended = serve(exchange, &*handler, state).await;
 }
 
 async fn serve(mut exchange: Exchange, handler: &impl Handler, state: &State) -> io::Result<()> {
@@ -225,17 +225,18 @@ async fn close(mut exchange: Exchange) -> io::Result<()> {
     Ok(())
 }
 
-struct Open<'s>(&'s watch::Sender<usize>);
+/// A connection counts as open from when it was accepted, not only when its task first runs.
+struct Open(Arc<State>);
 
-impl<'s> Open<'s> {
-    fn count(open: &'s watch::Sender<usize>) -> Self {
-        open.send_modify(|open| *open += 1);
-        Self(open)
+impl Open {
+    fn count(state: &Arc<State>) -> Self {
+        state.open.send_modify(|open| *open += 1);
+        Self(Arc::clone(state))
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
+        self.0.open.send_modify(|open| *open -= 1);
     }
 }

@@ -1,0 +1,85 @@
+//! What an exchange sends.
+
+use http::{HeaderName, Method};
+use toml::de::DeValue;
+
+use crate::config::reader::{Item, Section};
+use crate::source::dialect::{Body, Json};
+use crate::source::template::Template;
+
+pub(super) fn method(item: &Item<'_>) -> Option<Method> {
+    let methods = ["GET", "POST", "PUT", "DELETE"].map(|name| (name, name));
+    let name = item.choice(&methods)?;
+    Method::from_bytes(name.as_bytes()).ok()
+}
+
+pub(super) fn template(item: &Item<'_>) -> Option<Template> {
+    Template::parse(&item.text()?).map_err(|problem| item.wrong(problem)).ok()
+}
+
+pub(super) fn headers(item: &Item<'_>) -> Option<Vec<(HeaderName, Template)>> {
+    let header = |(name, item): (String, Item<'_>)| {
+        let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else {
+            item.wrong("is no header name");
+            return None;
+        };
+        Some((parsed, template(&item)?))
+    };
+    item.section()?.entries().into_iter().map(header).collect()
+}
+
+pub(super) fn pairs_of_text(item: &Item<'_>) -> Option<Vec<(String, String)>> {
+    item.section()?.entries().into_iter().map(|(key, item)| Some((key, item.text()?))).collect()
+}
+
+pub(super) fn body(section: &Section<'_>) -> Option<Body> {
+    match (section.take("form"), section.take("json")) {
+        (Some(_), Some(json)) => {
+            json.wrong("stands beside a form; write only one of them");
+            None
+        }
+        (Some(form), None) => {
+            form.items().iter().map(form_pair).collect::<Option<_>>().map(Body::Form)
+        }
+        (None, Some(item)) => json(&item).map(Body::Json),
+        (None, None) => Some(Body::Empty),
+    }
+}
+
+fn form_pair(item: &Item<'_>) -> Option<(String, Template)> {
+    let pair = item.items();
+    let [name, value] = pair.as_slice() else {
+        item.wrong("is no pair; write [\"name\", \"value or {key}\"]");
+        return None;
+    };
+    Some((name.text()?, template(value)?))
+}
+
+pub(super) fn basic(item: &Item<'_>) -> Option<(Template, Template)> {
+    let pair = item.items();
+    let [user, password] = pair.as_slice() else {
+        item.wrong("is no pair; write [\"{client_id}\", \"{client_secret}\"]");
+        return None;
+    };
+    Some((template(user)?, template(password)?))
+}
+
+fn json(item: &Item<'_>) -> Option<Json> {
+    Some(match item.value() {
+        DeValue::String(_) => Json::Text(template(item)?),
+        DeValue::Boolean(value) => Json::Plain((*value).into()),
+        DeValue::Integer(number) => {
+            Json::Plain(number.as_str().parse::<i64>().map(Into::into).unwrap_or_default())
+        }
+        DeValue::Array(_) => Json::List(item.items().iter().map(json).collect::<Option<_>>()?),
+        DeValue::Table(_) => {
+            let entries = item.section()?.entries();
+            let entry = |(key, item): (String, Item<'_>)| Some((key, json(&item)?));
+            Json::Object(entries.into_iter().map(entry).collect::<Option<_>>()?)
+        }
+        DeValue::Float(_) | DeValue::Datetime(_) => {
+            item.wrong("cannot stand in a request; write it as a string");
+            return None;
+        }
+    })
+}

@@ -1,0 +1,235 @@
+//! Endpoints from the metadata that an authorization server publishes (RFC 8414, OpenID Connect
+//! Discovery): asked for once, believed only if it names exactly the configured issuer.
+
+use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use zeroize::Zeroizing;
+
+use super::answer::{Answer, common_refusal};
+use super::endpoint::Endpoint;
+use super::exchange::TokenRequest;
+use super::json::Document;
+use super::{Class, FetchError, Reason};
+
+/// How a dialect finds its endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// Those for clients that show a certificate go first, where there are any (RFC 8705 §5).
+    pub mutual_tls: bool,
+}
+
+/// What was found, by the keys that would have named it.
+pub struct Endpoints(Vec<(&'static str, String)>);
+
+impl Endpoints {
+    /// Key and URL.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, url)| (*key, url.as_str()))
+    }
+}
+
+impl Discovery {
+    /// Asks `issuer` for its metadata, at the place of RFC 8414 first and then at OpenID Connect's.
+    ///
+    /// # Errors
+    /// Transient if the server cannot be asked now, terminal if it has no metadata that can be
+    /// used.
+    pub async fn ask(self, endpoint: &Endpoint, issuer: &str) -> Result<Endpoints, FetchError> {
+        let mut refused = unfit(Reason::NotFound, "the issuer is no URL".to_owned());
+        for url in well_known(issuer) {
+            let answer = endpoint.send(request(&url)?).await.map_err(|mut error| {
+                error.ambiguous = false; // nothing was spent
+                error.hint = Some("asking the issuer for its metadata".to_owned());
+                error
+            })?;
+            match self.read(&answer, issuer) {
+                Ok(endpoints) => return Ok(endpoints),
+                // Another place may have it.
+                Err(error) if error.reason == Reason::NotFound => refused = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused)
+    }
+
+    fn read(self, answer: &Answer, issuer: &str) -> Result<Endpoints, FetchError> {
+        let missing = || {
+            let mut error = unfit(Reason::NotFound, format!("no metadata of {issuer} found"));
+            error.status = Some(answer.status);
+            error
+        };
+        if answer.status != 200 {
+            return Err(match common_refusal(answer.status, None) {
+                Some(mut error) if error.class == Class::Transient => {
+                    error.status = Some(answer.status);
+                    error.hint = Some("asking the issuer for its metadata".to_owned());
+                    error
+                }
+                _ => missing(),
+            });
+        }
+        let document = Document::parse(&answer.body).ok_or_else(missing)?;
+        // RFC 8414 §3.3: anything but the same string is not to be used.
+        if document.text("/issuer") != Some(issuer) {
+            return Err(unfit(
+                Reason::Unusable,
+                "the metadata is not that of the configured issuer; write issuer exactly as the \
+                 metadata has it"
+                    .to_owned(),
+            ));
+        }
+        let endpoint = |name: &str| {
+            let alias = document.text(&format!("/mtls_endpoint_aliases/{name}"));
+            alias.filter(|_| self.mutual_tls).or_else(|| document.text(&format!("/{name}")))
+        };
+        let mut found = Vec::new();
+        for (key, name) in
+            [("token_url", "token_endpoint"), ("revocation_url", "revocation_endpoint")]
+        {
+            if let Some(url) = endpoint(name) {
+                found.push((key, acceptable(url, issuer)?.to_owned()));
+            }
+        }
+        if !found.iter().any(|(key, _)| *key == "token_url") {
+            let hint = "the issuer's metadata names no token_endpoint; write token_url".to_owned();
+            return Err(unfit(Reason::Unusable, hint));
+        }
+        Ok(Endpoints(found))
+    }
+}
+
+/// Secrets go to `https://`; to anything else only where the issuer itself is, which the
+/// configuration allowed.
+fn acceptable<'u>(url: &'u str, issuer: &str) -> Result<&'u str, FetchError> {
+    let parts = |url: &str| {
+        let uri: Uri = url.parse().ok()?;
+        Some((uri.scheme_str()?.to_owned(), uri.authority()?.to_string()))
+    };
+    match parts(url) {
+        Some((scheme, _)) if scheme == "https" => Ok(url),
+        Some(place) if place.0 == "http" && Some(&place) == parts(issuer).as_ref() => Ok(url),
+        _ => Err(unfit(
+            Reason::Unusable,
+            "the issuer's metadata names an endpoint that is not https://; write token_url"
+                .to_owned(),
+        )),
+    }
+}
+
+/// RFC 8414 §3.1 puts the well-known part before the issuer's path, OpenID Connect Discovery §4
+/// behind it.
+fn well_known(issuer: &str) -> Vec<String> {
+    let Some((origin, path)) = origin_and_path(issuer) else {
+        return Vec::new();
+    };
+    let path = path.trim_end_matches('/');
+    vec![
+        format!("{origin}/.well-known/oauth-authorization-server{path}"),
+        format!("{origin}{path}/.well-known/openid-configuration"),
+    ]
+}
+
+fn origin_and_path(issuer: &str) -> Option<(&str, &str)> {
+    let authority = issuer.find("://")? + 3;
+    let path = issuer[authority..].find('/').map_or(issuer.len(), |slash| authority + slash);
+    Some(issuer.split_at(path))
+}
+
+fn request(url: &str) -> Result<TokenRequest, FetchError> {
+    let no_url = || unfit(Reason::NotFound, "the issuer is no URL".to_owned());
+    let uri: Uri = url.parse().map_err(|_| no_url())?;
+    let authority = uri.authority().ok_or_else(no_url)?;
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| no_url())?;
+    let headers = HeaderMap::from_iter([
+        (HOST, host),
+        (USER_AGENT, HeaderValue::from_static(crate::USER_AGENT)),
+        (ACCEPT, HeaderValue::from_static("application/json")),
+    ]);
+    Ok(TokenRequest { method: Method::GET, uri, headers, body: Zeroizing::default() })
+}
+
+fn unfit(reason: Reason, hint: String) -> FetchError {
+    let mut error = FetchError::new(Class::Terminal, reason);
+    error.hint = Some(hint);
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        let body = Zeroizing::new(body.as_bytes().to_vec());
+        Answer { status, headers: HeaderMap::new(), body }
+    }
+
+    fn token_url(issuer: &str, mutual_tls: bool, body: &str) -> Result<String, FetchError> {
+        let found = Discovery { mutual_tls }.read(&answer(200, body), issuer)?;
+        Ok(found.named().find(|(key, _)| *key == "token_url").unwrap().1.to_owned())
+    }
+
+    #[test]
+    fn rule_52_the_well_known_part_goes_before_or_behind_the_path() {
+        for (issuer, first, second) in [
+            (
+                "https://idp.example",
+                "https://idp.example/.well-known/oauth-authorization-server",
+                "https://idp.example/.well-known/openid-configuration",
+            ),
+            (
+                "https://idp.example:8443/realms/a/",
+                "https://idp.example:8443/.well-known/oauth-authorization-server/realms/a",
+                "https://idp.example:8443/realms/a/.well-known/openid-configuration",
+            ),
+        ] {
+            assert_eq!(well_known(issuer), [first, second]);
+        }
+    }
+
+    #[test]
+    fn rule_52_metadata_of_another_issuer_is_refused_even_if_a_slash_differs() {
+        let body = r#"{"issuer":"https://idp.example/","token_endpoint":"https://idp.example/t"}"#;
+        let error = token_url("https://idp.example", false, body).unwrap_err();
+        assert_eq!((error.class, error.reason), (Class::Terminal, Reason::Unusable));
+        assert_eq!(
+            token_url("https://idp.example/", false, body).unwrap(),
+            "https://idp.example/t"
+        );
+    }
+
+    #[test]
+    fn rule_50_the_alias_is_for_those_that_show_a_certificate() {
+        let body = r#"{"issuer":"https://i","token_endpoint":"https://i/t",
+            "mtls_endpoint_aliases":{"token_endpoint":"https://mtls.i/t"}}"#;
+        assert_eq!(token_url("https://i", false, body).unwrap(), "https://i/t");
+        assert_eq!(token_url("https://i", true, body).unwrap(), "https://mtls.i/t");
+    }
+
+    #[test]
+    fn an_endpoint_in_plaintext_is_refused_but_at_a_plaintext_issuer() {
+        let body = |issuer: &str, endpoint: &str| {
+            let metadata = serde_json::json!({ "issuer": issuer, "token_endpoint": endpoint });
+            token_url(issuer, false, &metadata.to_string())
+        };
+        assert!(body("https://i", "http://i/t").is_err());
+        assert!(body("http://127.0.0.1:1", "http://127.0.0.1:2/t").is_err());
+        assert!(body("http://127.0.0.1:1", "http://127.0.0.1:1/t").is_ok());
+        assert!(body("http://127.0.0.1:1", "https://elsewhere/t").is_ok());
+        assert!(body("https://i", "ftp://i/t").is_err());
+        assert!(token_url("https://i", false, r#"{"issuer":"https://i"}"#).is_err());
+    }
+
+    #[test]
+    fn what_is_no_metadata_is_looked_for_elsewhere_and_what_may_pass_is_tried_again() {
+        let read = |status, body| {
+            let result = Discovery { mutual_tls: false }.read(&answer(status, body), "https://i");
+            result.map(|_| ()).unwrap_err()
+        };
+        for (status, body) in [(404, ""), (403, "{}"), (302, ""), (200, "<html>"), (204, "")] {
+            assert_eq!(read(status, body).reason, Reason::NotFound, "{status}");
+        }
+        for status in [408, 429, 500, 503] {
+            assert_eq!(read(status, "").class, Class::Transient, "{status}");
+        }
+    }
+}

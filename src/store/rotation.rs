@@ -1,0 +1,373 @@
+//! Which refresh token is in force, given what was configured, what was stored and what arrived
+//! since.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{Record, Store, StoreError};
+use crate::clock::Moment;
+use crate::secret::{Secret, SecretError, SecretRef};
+use crate::source::Fetched;
+use crate::token::AccessToken;
+
+/// Whose tokens a credential obtains, and which; as digests of what is configured, so that a stored
+/// or inherited token is not used for somebody or something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The account at the identity provider: a refresh token goes to no other.
+    pub account: String,
+    /// Everything that a token is asked for with, secrets excepted: an access token that was asked
+    /// for differently is not the one that is wanted.
+    pub request: String,
+}
+
+/// The refresh token in force, and its way to the store.
+pub struct Rotation {
+    bootstrap: Option<SecretRef>,
+    store: Option<Store>,
+    identity: Option<Identity>,
+    record: Option<Record>,
+    unsynced: bool,
+}
+
+impl Rotation {
+    /// A chain that begins with `bootstrap` and is kept in `store`.
+    #[must_use]
+    pub fn new(bootstrap: Option<SecretRef>, store: Option<Store>) -> Self {
+        Self { bootstrap, store, identity: None, record: None, unsynced: false }
+    }
+
+    /// The same, for tokens of `identity` only.
+    #[must_use]
+    pub fn of(self, identity: impl Into<Option<Identity>>) -> Self {
+        Self { identity: identity.into(), ..self }
+    }
+
+    /// Goes on with what `former` held, the owner before this one of tokens of the same account.
+    pub fn inherit(&mut self, former: Self) {
+        let same_place = match (&self.store, &former.store) {
+            (Some(one), Some(other)) => one.is(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        if same_place {
+            (self.store, self.unsynced) = (former.store, former.unsynced);
+        }
+        let Some(record) = former.record else { return };
+        if same_place {
+            self.record = Some(record);
+        } else if !self.replaced_by_operator(&record) {
+            // With another refresh token configured this store may be ahead of it.
+            self.record = Some(record);
+            self.unsynced = self.store.is_some();
+        }
+    }
+
+    /// Whether this one's tokens are of the same account as those of `other`.
+    #[must_use]
+    pub fn same_account(&self, other: &Self) -> bool {
+        match (&self.identity, &other.identity) {
+            (Some(one), Some(other)) => one.account == other.account,
+            _ => false,
+        }
+    }
+
+    /// Whether this one asks for the same tokens as `other`.
+    #[must_use]
+    pub fn same_request(&self, other: &Self) -> bool {
+        self.identity.is_some() && self.identity == other.identity
+    }
+
+    /// Takes the store over and reads it. Without a store there is nothing to do, and what is not
+    /// yet in the store is newer than what it holds.
+    ///
+    /// # Errors
+    /// [`StoreError`]: until it succeeds no refresh token may be sent.
+    pub fn open(&mut self) -> Result<(), StoreError> {
+        match &mut self.store {
+            Some(store) if !self.unsynced => self.record = store.open()?,
+            // Only to own it; what it holds, or that it cannot be read, does not matter.
+            Some(store) => {
+                if let Err(held @ StoreError::Held { .. }) = store.open() {
+                    return Err(held);
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// True if the store holds the tokens of another account, as after a change of the configuration.
+    #[must_use]
+    pub fn holds_anothers(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| self.anothers(record))
+    }
+
+    /// The stored access token if it is still usable at `now`, and what this one asks for.
+    #[must_use]
+    pub fn restored(&self, now: Moment) -> Option<AccessToken> {
+        let record = self.record.as_ref()?;
+        let wanted =
+            record.identity.as_ref().is_none_or(|held| self.identity.as_ref() == Some(held));
+        if !wanted || self.replaced_by_operator(record) {
+            return None;
+        }
+        let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(record.expires_at);
+        let left = ends.duration_since(now.wall).ok()?;
+        // A clock stepped back must not lengthen the token's life.
+        let life = Duration::from_secs(record.expires_at.saturating_sub(record.obtained_at));
+        let value = Secret::new(record.access_token.as_ref()?.to_string());
+        AccessToken::new(value, now, left.min(life)).ok().filter(|token| token.usable(now))
+    }
+
+    /// The refresh token to send: the newest that arrived, else the stored one, unless the
+    /// configured one was replaced since; then, or with nothing stored, the configured one. None
+    /// goes to another account than it came from.
+    ///
+    /// # Errors
+    /// The configured one is needed and cannot be read.
+    pub fn current(&self) -> Result<Option<Secret>, SecretError> {
+        match &self.record {
+            Some(record) if !self.replaced_by_operator(record) => {
+                let newest = record.refresh_token.as_ref().filter(|_| !self.anothers(record));
+                Ok(newest.map(|newest| Secret::new(newest.to_string())))
+            }
+            _ => self.bootstrap.as_ref().map(SecretRef::read).transpose(),
+        }
+    }
+
+    /// Takes over what an answer brought, in memory first and then in the store.
+    ///
+    /// # Errors
+    /// The store was not written: [`Self::unsynced`] until [`Self::sync`] succeeds. What arrived is
+    /// in force all the same, since the old refresh token must never be sent again.
+    pub fn take(&mut self, sent: Option<&Secret>, fetched: &Fetched) -> Result<(), StoreError> {
+        let kept = sent.filter(|_| !fetched.gave_up);
+        let refresh_token = fetched.refresh_token.as_ref().or(kept);
+        let rotated = fetched.refresh_token.is_some() || fetched.gave_up;
+        let given_up_before = self.record.as_ref().is_some_and(|r| r.refresh_token.is_none());
+        if !rotated && (self.store.is_none() || (refresh_token.is_none() && !given_up_before)) {
+            return Ok(());
+        }
+        let token = &fetched.token;
+        self.record = Some(Record {
+            refresh_token: refresh_token.map(|secret| Zeroizing::new(secret.expose().to_owned())),
+            bootstrap_sha256: self.began_with(sent),
+            access_token: Some(Zeroizing::new(token.value().expose().to_owned())),
+            obtained_at: crate::clock::epoch_seconds(token.obtained_at().wall),
+            expires_at: crate::clock::epoch_seconds(token.expires_at().wall),
+            identity: self.identity.clone(),
+        });
+        self.unsynced = self.store.is_some();
+        self.sync()
+    }
+
+    /// Takes over a new refresh token that came without a usable access token, in memory first and
+    /// then in the store.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn replace(&mut self, sent: Option<&Secret>, newest: &Secret) -> Result<(), StoreError> {
+        self.record = Some(Record {
+            refresh_token: Some(Zeroizing::new(newest.expose().to_owned())),
+            bootstrap_sha256: self.began_with(sent),
+            access_token: None,
+            obtained_at: 0,
+            expires_at: 0,
+            identity: self.identity.clone(),
+        });
+        self.unsynced = self.store.is_some();
+        self.sync()
+    }
+
+    /// Leaves the access token out of the record from now on: it was revoked.
+    pub fn forget_access_token(&mut self) {
+        if let Some(record) = &mut self.record
+            && record.access_token.take().is_some()
+        {
+            self.unsynced = self.store.is_some();
+        }
+    }
+
+    /// Writes what is not yet in the store.
+    ///
+    /// # Errors
+    /// The store was not written.
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        if let (true, Some(store), Some(record)) = (self.unsynced, &mut self.store, &self.record) {
+            store.save(record)?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// True while the store lacks the newest refresh token.
+    #[must_use]
+    pub fn unsynced(&self) -> bool {
+        self.unsynced
+    }
+
+    /// True if there is a store to write to.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Another refresh token was configured than the one that the chain began with.
+    fn replaced_by_operator(&self, record: &Record) -> bool {
+        // A chain that began with another way in has `None` there.
+        let configured = self.bootstrap_fingerprint();
+        configured.is_some_and(|configured| record.bootstrap_sha256 != Some(configured))
+    }
+
+    fn anothers(&self, record: &Record) -> bool {
+        let held = record.identity.as_ref().map(|identity| &identity.account);
+        held.is_some_and(|held| self.identity.as_ref().is_none_or(|own| own.account != *held))
+    }
+
+    /// What the chain that `sent` belongs to began with: `sent` itself unless it was a successor.
+    /// Even if another way in was taken after it was refused: it is not to be sent again.
+    fn began_with(&self, sent: Option<&Secret>) -> Option<String> {
+        let sent_sha256 = sent.map(|sent| sent.fingerprint().to_hex());
+        match self.record.as_ref().filter(|record| !self.anothers(record)) {
+            Some(record)
+                if sent.is_none_or(|sent| record.is_refreshed_by(sent))
+                    && sent_sha256 != self.bootstrap_fingerprint() =>
+            {
+                record.bootstrap_sha256.clone()
+            }
+            _ => sent_sha256,
+        }
+    }
+
+    fn bootstrap_fingerprint(&self) -> Option<String> {
+        let secret = self.bootstrap.as_ref()?.read().ok()?;
+        Some(secret.fingerprint().to_hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::FileStore;
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    fn fetched(refresh_token: Option<&str>) -> Fetched {
+        let life = Duration::from_secs(100);
+        let token = AccessToken::new(secret("t"), Moment::now(), life).unwrap();
+        Fetched { token, refresh_token: refresh_token.map(secret), gave_up: false }
+    }
+
+    fn configured(text: Option<&str>, record: Option<&Record>) -> Rotation {
+        let bootstrap = text.map(|text| SecretRef::Value(secret(text)));
+        Rotation { record: record.cloned(), ..Rotation::new(bootstrap, None) }
+    }
+
+    fn current(rotation: &Rotation) -> Option<String> {
+        rotation.current().unwrap().map(|secret| secret.expose().to_owned())
+    }
+
+    /// What a chain leaves behind that began with a password.
+    fn after_login() -> Record {
+        let mut rotation = configured(None, None);
+        rotation.take(None, &fetched(Some("login-1"))).unwrap();
+        rotation.take(Some(&secret("login-1")), &fetched(Some("login-2"))).unwrap();
+        rotation.record.unwrap()
+    }
+
+    #[test]
+    fn a_refresh_token_configured_after_a_login_is_taken_up_once() {
+        for put_in_place in ["operator", "login-2"] {
+            let mut rotation = configured(Some(put_in_place), Some(&after_login()));
+            assert_eq!(current(&rotation).as_deref(), Some(put_in_place));
+            assert!(rotation.restored(Moment::now()).is_none());
+            rotation.take(Some(&secret(put_in_place)), &fetched(Some("next"))).unwrap();
+            assert_eq!(current(&rotation).as_deref(), Some("next"));
+            let restarted = configured(Some(put_in_place), rotation.record.as_ref());
+            assert_eq!(current(&restarted).as_deref(), Some("next"), "{put_in_place}");
+        }
+        let unchanged = configured(None, Some(&after_login()));
+        assert_eq!(current(&unchanged).as_deref(), Some("login-2"));
+    }
+
+    #[test]
+    fn a_dead_configured_refresh_token_is_not_sent_again_after_a_login_instead_of_it() {
+        for record in [None, Some(after_login())] {
+            let mut rotation = configured(Some("dead"), record.as_ref());
+            rotation.take(Some(&secret("dead")), &fetched(Some("by-login"))).unwrap();
+            let restarted = configured(Some("dead"), rotation.record.as_ref());
+            assert_eq!(current(&restarted).as_deref(), Some("by-login"));
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_that_was_given_up_is_not_sent_again_until_another_is_configured() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("store.json");
+        let store = || Some(Store::File(FileStore::new(path.clone())));
+        let gave_up = || Fetched { gave_up: true, ..fetched(None) };
+        for stored in [true, false] {
+            let _ = std::fs::remove_file(&path);
+            let store = || stored.then(store).flatten();
+            let mut rotation = Rotation { store: store(), ..configured(Some("dead"), None) };
+            rotation.open().unwrap();
+            rotation.take(Some(&secret("dead")), &gave_up()).unwrap();
+            assert_eq!(current(&rotation), None);
+            rotation.take(None, &fetched(None)).unwrap();
+            assert_eq!(current(&rotation), None);
+            let record = rotation.record.clone();
+            drop(rotation);
+            // After a restart as well, with the access token that came last.
+            let mut restarted = Rotation { store: store(), ..configured(Some("dead"), None) };
+            if stored {
+                restarted.open().unwrap();
+                assert_eq!(current(&restarted), None);
+                assert!(restarted.restored(Moment::now()).is_some());
+            }
+            let mut mended = configured(Some("alive"), record.as_ref());
+            assert_eq!(current(&mended).as_deref(), Some("alive"));
+            mended.take(Some(&secret("alive")), &fetched(Some("next"))).unwrap();
+            assert_eq!(current(&mended).as_deref(), Some("next"));
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_refresh_token_keeps_the_one_that_was_sent() {
+        let home = tempfile::tempdir().unwrap();
+        let store = || Some(Store::File(FileStore::new(home.path().join("store.json"))));
+        let mut rotation = Rotation { store: store(), ..configured(Some("first"), None) };
+        rotation.open().unwrap();
+        rotation.take(Some(&secret("first")), &fetched(None)).unwrap();
+        assert_eq!(current(&rotation).as_deref(), Some("first"));
+        rotation.take(Some(&secret("first")), &fetched(Some("second"))).unwrap();
+        rotation.take(Some(&secret("second")), &fetched(None)).unwrap();
+        drop(rotation);
+        let mut restarted = Rotation { store: store(), ..configured(Some("first"), None) };
+        restarted.open().unwrap();
+        assert_eq!(current(&restarted).as_deref(), Some("second"));
+        assert!(restarted.restored(Moment::now()).is_some());
+    }
+
+    #[test]
+    fn a_record_of_before_identities_is_taken_up_and_one_of_another_account_is_not_used() {
+        let identity = |account: &str, request: &str| {
+            Some(Identity { account: account.to_owned(), request: request.to_owned() })
+        };
+        let held = |by: Option<Identity>, account: &str, request: &str| {
+            let mut former = configured(Some("first"), None).of(by);
+            former.take(Some(&secret("first")), &fetched(Some("second"))).unwrap();
+            let next = configured(Some("first"), former.record.as_ref());
+            let next = next.of(identity(account, request));
+            (current(&next), next.restored(Moment::now()).is_some())
+        };
+        let second = || Some("second".to_owned());
+        assert_eq!(held(None, "a", "r"), (second(), true));
+        assert_eq!(held(identity("a", "r"), "a", "r"), (second(), true));
+        assert_eq!(held(identity("a", "r"), "a", "other"), (second(), false));
+        assert_eq!(held(identity("b", "r"), "a", "r"), (None, false), "nor the spent one");
+    }
+}

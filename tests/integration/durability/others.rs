@@ -1,0 +1,85 @@
+//! Files that are not bearerd's any more, and clocks that jump.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::*;
+
+type Change = fn(&Bed);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_others_may_read_or_replaced_is_refused_and_left_alone() {
+    let bed = Bed::new();
+    assert!(bed.started().await.stop().success());
+    let store = bed.store();
+    let changes: [(Change, &str); 4] = [
+        (|bed| set_mode(bed, 0o644), "its mode must be 0600"),
+        (|bed| bed.plan("owner 12345"), "belongs to another user"),
+        (
+            |bed| {
+                std::fs::rename(bed.store(), bed.home.path("aside")).unwrap();
+                symlink(bed.home.path("aside"), bed.store()).unwrap();
+            },
+            "cannot read",
+        ),
+        (
+            |bed| {
+                std::fs::remove_file(bed.store()).unwrap();
+                std::fs::create_dir(bed.store()).unwrap();
+                set_mode(bed, 0o700);
+            },
+            "is not a regular file",
+        ),
+    ];
+    for (change, problem) in changes {
+        let content = std::fs::read(&store).unwrap();
+        change(&bed);
+        let daemon = bed.start();
+        let line = daemon.wait_for_log("token store not available");
+        assert!(line.contains("store.json") && line.contains(problem), "{line}");
+        assert_eq!(daemon.admin("/readyz").await.status, 503);
+        assert_eq!(bed.idp.token_requests(), 1, "{problem}: the bootstrap token was sent again");
+        // A person mends it while the daemon waits.
+        bed.plan("");
+        let _ = std::fs::remove_dir(&store);
+        let _ = std::fs::remove_file(&store);
+        std::fs::write(bed.home.path("mended"), content).unwrap();
+        std::fs::rename(bed.home.path("mended"), &store).unwrap();
+        set_mode(&bed, 0o600);
+        daemon.ready().await;
+        assert!(daemon.stop().success());
+    }
+    let daemon = bed.started().await;
+    bed.refresh(&daemon).await;
+    bed.unharmed();
+}
+
+fn set_mode(bed: &Bed, mode: u32) {
+    std::fs::set_permissions(bed.store(), std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wall_clock_that_jumps_costs_at_most_a_refresh() {
+    const DAY: i64 = 86_400;
+    let bed = Bed::new();
+    for step in [-DAY, DAY, -3600, 3600, -40 * 365 * DAY, 40 * 365 * DAY] {
+        let daemon = bed.started().await;
+        let before = bed.idp.token_requests();
+        bed.plan(&format!("clock {step}"));
+        // While it runs, and over a restart.
+        assert_eq!(daemon.get("/stepped").await.status, 200, "{step}");
+        assert!(daemon.stop().success());
+        let daemon = bed.started().await;
+        assert_eq!(daemon.get("/restarted").await.status, 200, "{step}");
+        bed.refresh(&daemon).await;
+        bed.plan("");
+        assert_eq!(daemon.get("/back").await.status, 200, "{step}");
+        assert!(daemon.stop().success());
+        let daemon = bed.started().await;
+        assert_eq!(daemon.get("/restarted").await.status, 200, "{step}");
+        assert!(daemon.stop().success());
+        let requests = bed.idp.token_requests() - before;
+        assert!((1..=3).contains(&requests), "{step}: {requests} token requests");
+        assert!(bed.holds_newest());
+        bed.unharmed();
+    }
+}
