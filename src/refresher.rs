@@ -137,7 +137,8 @@ impl<S: TokenSource> Refresher<S> {
     /// Publishes the token that the last process left behind, if it is still usable.
     fn restore(&mut self, memory: &mut Memory) {
         let now = Moment::now();
-        if let Some(token) = self.rotation.restored(now) {
+        let restored = self.rotation.restored(now).filter(|_| !memory.traits.bound);
+        if let Some(token) = restored {
             info!(credential = self.name, "continuing with the stored access token");
             self.publish(memory, token, Duration::ZERO);
         }

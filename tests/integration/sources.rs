@@ -9,6 +9,7 @@ mod exec;
 mod files;
 mod keys;
 mod oddities;
+mod proofs;
 mod refusals;
 
 use std::sync::{Arc, Mutex};

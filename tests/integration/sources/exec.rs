@@ -61,7 +61,7 @@ async fn a_bare_token_json_and_a_git_credential_are_understood() {
     );
     let git = format!(
         r"grep -q '^host=git.example$' || exit 1
-printf 'protocol=https\nusername=x\npassword=git+to%%20ken\npassword_expiry_utc={until}\n'"#
+    printf 'protocol=https\nusername=x\npassword=git+to%%20ken\npassword_expiry_utc={until}\n'"
     );
     for (text, more, token, told_life) in [
         ("echo bare-token", "", "bare-token", false),
