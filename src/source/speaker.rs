@@ -128,8 +128,8 @@ impl DialectSource {
             };
             let origin = proof::add(prover, &mut request, attempt.now)?;
             let answer = self.endpoint.send(request).await?;
-            let newer = prover.remember(&origin, &answer.headers);
-            if !(std::mem::take(&mut again) && newer && proof::wants_nonce(&answer)) {
+            let given = prover.remember(&origin, &answer.headers);
+            if !(std::mem::take(&mut again) && given && proof::wants_nonce(&answer)) {
                 return Ok(answer);
             }
         }

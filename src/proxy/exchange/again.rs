@@ -53,8 +53,8 @@ impl Exchange {
     pub(in crate::proxy) async fn replay(&mut self, head: response::Parts, call: Call) -> Answered {
         let Some(held) = self.held.take() else { return Ok((head, call)) };
         let wants_nonce = held.bound.as_ref().is_some_and(|bound| {
-            let newer = proof::remember(bound, &head.headers, &self.route().config.upstream);
-            newer && challenge::wants_nonce(&head.headers)
+            let given = proof::remember(bound, &head.headers, &self.route().config.upstream);
+            given && challenge::wants_nonce(&head.headers)
         });
         let scheme = if held.bound.is_some() { "DPoP" } else { "Bearer" };
         if !wants_nonce && !challenge::invites_new_token(&head.headers, scheme) {

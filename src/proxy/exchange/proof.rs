@@ -19,7 +19,8 @@ pub(super) fn add(bound: &Bound, outgoing: &mut Outgoing, upstream: &UpstreamCon
     }
 }
 
-/// Keeps the nonce that an answer brings; true if it is another one than before.
+/// Keeps the nonce that an answer brings; true if it brings one. Another request may have brought the
+/// same one before.
 pub(super) fn remember(bound: &Bound, headers: &HeaderMap, upstream: &UpstreamConfig) -> bool {
     bound.prover.remember(&origin(upstream), headers)
 }

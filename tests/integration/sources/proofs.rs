@@ -1,6 +1,7 @@
 //! Proofs of possession (RFC 9449) byte by byte, and what happens around them.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use emulator::Reply;
 use emulator::http::Recorded;
@@ -8,6 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
 
 use super::Told;
+use crate::stage::together;
 use crate::support::request;
 use crate::vendors::{Rig, failed, told};
 
@@ -112,6 +114,28 @@ async fn rule_54_a_nonce_that_an_api_wants_costs_one_sending_and_no_refresh() {
         assert_eq!(daemon.get("/orders").await.status, 200);
     }
     assert_eq!((idp.asked().len(), api.asked().len()), (1, 4));
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_54_requests_that_learn_the_same_nonce_at_the_same_time_all_go_on() {
+    let rig = Rig::new();
+    let idp = provider("DPoP");
+    // All of them are on their way before the first one is answered.
+    let api = Told::start(|request| match proof(request).0.get("nonce") {
+        Some(_) => Reply::status(200),
+        None => Reply::status(401)
+            .header("WWW-Authenticate", "DPoP error=\"use_dpop_nonce\"")
+            .header("DPoP-Nonce", "only")
+            .delay(Duration::from_millis(300)),
+    });
+    let config = rig.config(&lines(&idp, &rig, "")).replace(&rig.api.url(), &api.url(""));
+    let daemon = crate::support::Daemon::start_with(&rig.home, &config);
+    daemon.ready().await;
+    let proxy = daemon.proxy;
+    let send = |_| async move { request(proxy, "GET", "/orders", &[], b"").await.status };
+    assert_eq!(together(8, send).await, [200; 8]);
+    assert_eq!(idp.asked().len(), 1);
     assert!(daemon.stop().success());
 }
 
