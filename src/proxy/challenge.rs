@@ -13,8 +13,8 @@ pub(super) fn invites_new_token(headers: &HeaderMap, scheme: &str) -> bool {
     if lines.peek().is_none() {
         return true;
     }
-    let invites = |error: &Option<&str>| error.is_none_or(|error| error == "invalid_token");
-    lines.any(|line| line.to_str().is_ok_and(|line| errors(line, scheme).iter().any(invites)))
+    let invites = |error: Option<&str>| error.is_none_or(|error| error == "invalid_token");
+    lines.any(|line| line.to_str().is_ok_and(|line| errors(line, scheme).into_iter().any(invites)))
 }
 
 /// True if the same token would do with a proof that has the server's nonce in it (RFC 9449 §9).

@@ -77,6 +77,7 @@ pub enum ClientAuthentication {
 
 /// What a credential of `provider = "oauth2"` chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // choices that do not depend on each other
 pub struct Choices {
     /// `grant`
     pub grant: Grant,

@@ -8,6 +8,7 @@ mod exchanges;
 mod exec;
 mod files;
 mod keys;
+mod leaks;
 mod oddities;
 mod proofs;
 mod refusals;
