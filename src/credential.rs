@@ -10,16 +10,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
-use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
-use zeroize::Zeroizing;
 
 use crate::clock::Moment;
 use crate::token::AccessToken;
 
+mod bearer;
 pub mod directory;
+
+use bearer::Bearer;
+pub use bearer::{Bound, Held, Scheme};
 
 /// Requests that may wait for one credential at the same time; further ones are refused at once.
 pub const MAX_WAITERS: usize = 1024;
@@ -52,75 +53,6 @@ struct Shared {
     /// Set by readers, cleared by the writer: was the token used since it last asked?
     used: AtomicBool,
     waiters: AtomicUsize,
-}
-
-/// A published token, rendered once for all requests that will carry it.
-struct Bearer {
-    generation: u64,
-    published_at: Moment,
-    expires_at: Moment,
-    /// `Bearer TOKEN`
-    prefixed: HeaderValue,
-    /// `TOKEN`, a slice of the same bytes.
-    bare: HeaderValue,
-}
-
-impl Bearer {
-    fn new(token: &AccessToken, generation: u64) -> Self {
-        const PREFIX: &str = "Bearer ";
-        let text = token.value().expose();
-        let mut line = Vec::with_capacity(PREFIX.len() + text.len());
-        line.extend_from_slice(PREFIX.as_bytes());
-        line.extend_from_slice(text.as_bytes());
-        let line = Bytes::from_owner(Zeroizing::new(line));
-        let bare = sensitive(line.slice(PREFIX.len()..));
-        let (published_at, expires_at) = (Moment::now(), token.expires_at());
-        Self { generation, published_at, expires_at, prefixed: sensitive(line), bare }
-    }
-
-    fn value(&self, scheme: &Scheme) -> HeaderValue {
-        match scheme {
-            Scheme::Bearer => self.prefixed.clone(),
-            Scheme::Bare => self.bare.clone(),
-            Scheme::Other(word) => {
-                let line = [word.as_bytes(), b" ", self.bare.as_bytes()].concat();
-                sensitive(Bytes::from_owner(Zeroizing::new(line)))
-            }
-        }
-    }
-}
-
-/// Marks a header value as one that must not be shown or indexed (RFC 7541 §7.1.3).
-fn sensitive(bytes: Bytes) -> HeaderValue {
-    // AccessToken admits visible ASCII only and the configuration checks schemes, so this holds;
-    // were it ever wrong, an empty value leaks nothing and the upstream says 401.
-    let mut value =
-        HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static(""));
-    value.set_sensitive(true);
-    value
-}
-
-/// What stands before the token in the injected header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// `Bearer TOKEN` (RFC 6750 §2.1).
-    Bearer,
-    /// The token alone.
-    Bare,
-    /// Another word, such as `token` or `OAuth`.
-    Other(String),
-}
-
-/// A token as one request carries it.
-pub struct Held {
-    /// The injected header's value, marked sensitive.
-    pub value: HeaderValue,
-    /// Which token it is; a 401 is reported with this.
-    pub generation: u64,
-    /// When it was put in force.
-    pub published_at: Moment,
-    /// From then on it is not sent.
-    pub expires_at: Moment,
 }
 
 /// What the writer is up to, for those who wait and for `/status`.
@@ -203,14 +135,7 @@ impl Credential {
         if !self.0.used.load(Ordering::Relaxed) {
             self.0.used.store(true, Ordering::Relaxed);
         }
-        let bearer = self.0.bearer.load();
-        let bearer = bearer.as_ref().filter(|bearer| !bearer.expires_at.reached(now))?;
-        Some(Held {
-            value: bearer.value(scheme),
-            generation: bearer.generation,
-            published_at: bearer.published_at,
-            expires_at: bearer.expires_at,
-        })
+        self.0.bearer.load().as_ref()?.held(now, scheme)
     }
 
     /// Reports that an upstream refused the token of `generation`. Any number of reports about one

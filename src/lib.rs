@@ -18,6 +18,7 @@
 //! | [`source`] | where tokens come from; vendors as data |
 //! | [`store`] | where a rotating refresh token lives between processes |
 //! | [`dial`], [`tls`] | one connection to a peer, verified |
+//! | [`dpop`] | proofs for tokens that are bound to a key |
 //! | [`proxy`] | one request, top to bottom |
 //! | [`config`] | raw TOML to valid domain types |
 //! | [`metrics`], [`admin`], [`telemetry`] | what others see of it |
@@ -44,6 +45,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod dial;
+pub mod dpop;
 pub mod metrics;
 pub mod process;
 pub mod proxy;

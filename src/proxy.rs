@@ -44,11 +44,12 @@ pub fn handle(
     wire: Arc<Wire>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Response<Downstream>> + Send {
-    let begun =
-        Exchange::begin(routes, wire, request).map(|(exchange, body)| match exchange.pooled() {
+    let begun = Exchange::begin(routes, wire, request).map(|(mut exchange, body)| {
+        match exchange.pooled() {
             Some(lease) => Started::Calling(exchange.start(lease, body), exchange),
             None => Started::Waiting(Box::new(body), exchange),
-        });
+        }
+    });
     async move {
         let (mut exchange, answered) = match begun {
             Ok(Started::Calling(call, mut exchange)) => {

@@ -26,6 +26,7 @@ pub mod expiry;
 pub mod file;
 pub mod json;
 pub mod oauth2;
+mod proof;
 pub mod signing;
 pub mod speaker;
 pub mod template;
@@ -91,6 +92,8 @@ pub struct Traits {
     pub rotation_grace: Option<Duration>,
     /// Answers usually do replace the refresh token.
     pub rotation_expected: bool,
+    /// Tokens are bound to a key of this process: one from a former process is of no use.
+    pub bound: bool,
 }
 
 /// The sources that a configuration can name.

@@ -1,10 +1,12 @@
 //! An access token and its lifetime, judged at a given moment. Pure: no clock, no I/O.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::clock::Moment;
+use crate::dpop::Prover;
 use crate::secret::Secret;
 
 /// The longest token that is injected, in bytes. RFC 6749 gives no bound; header blocks have one.
@@ -19,6 +21,7 @@ pub struct AccessToken {
     value: Secret,
     obtained_at: Moment,
     expires_at: Moment,
+    prover: Option<Arc<Prover>>,
 }
 
 /// Why a string cannot be injected as a bearer.
@@ -49,9 +52,21 @@ impl AccessToken {
             bytes if !bytes.iter().all(u8::is_ascii_graphic) => Err(TokenError::Characters),
             _ => {
                 let expires_at = obtained_at.plus(lifetime.min(MAX_LIFETIME));
-                Ok(Self { value, obtained_at, expires_at })
+                Ok(Self { value, obtained_at, expires_at, prover: None })
             }
         }
+    }
+
+    /// The same token, bound to a key: each request that carries it needs a proof (RFC 9449).
+    #[must_use]
+    pub fn bound_to(self, prover: Arc<Prover>) -> Self {
+        Self { prover: Some(prover), ..self }
+    }
+
+    /// What proves that we have the key that it is bound to, if it is.
+    #[must_use]
+    pub fn prover(&self) -> Option<&Arc<Prover>> {
+        self.prover.as_ref()
     }
 
     /// The token itself.

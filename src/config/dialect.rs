@@ -56,6 +56,7 @@ pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
         rotates: rotates?,
         assertions: assertions?,
         discovery: None,
+        dpop: false,
     })
 }
 

@@ -3,49 +3,53 @@
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 
-/// True if a refused token may be replaced: the challenge is `Bearer` with `error="invalid_token"`
-/// or without `error` (RFC 6750 §3.1), or there is none at all, as with vendors that leave it out.
-/// With other schemes only, or another error, a newer token is refused just the same.
+/// True if a refused token may be replaced: the challenge is of the token's own `scheme` (`Bearer`,
+/// `DPoP`) with `error="invalid_token"` or without `error` (RFC 6750 §3.1, RFC 9449 §7.1), or there is
+/// none at all, as with vendors that leave it out. With other schemes only, or another error, a
+/// newer token is refused just the same.
 #[must_use]
-pub(super) fn invites_new_token(headers: &HeaderMap) -> bool {
+pub(super) fn invites_new_token(headers: &HeaderMap, scheme: &str) -> bool {
     let mut lines = headers.get_all(WWW_AUTHENTICATE).iter().peekable();
     if lines.peek().is_none() {
         return true;
     }
-    lines.any(|line| line.to_str().is_ok_and(line_invites))
+    let invites = |error: Option<&str>| error.is_none_or(|error| error == "invalid_token");
+    lines.any(|line| line.to_str().is_ok_and(|line| errors(line, scheme).into_iter().any(invites)))
 }
 
-/// One field line may hold several challenges (RFC 9110 §11.6.1).
-fn line_invites(line: &str) -> bool {
-    let mut bearer = Bearer::Absent;
-    let mut invites = false;
+/// True if the same token would do with a proof that has the server's nonce in it (RFC 9449 §9).
+#[must_use]
+pub(super) fn wants_nonce(headers: &HeaderMap) -> bool {
+    let wanted = Some("use_dpop_nonce");
+    let mut lines = headers.get_all(WWW_AUTHENTICATE).iter();
+    lines.any(|line| line.to_str().is_ok_and(|line| errors(line, "DPoP").contains(&wanted)))
+}
+
+/// The `error` of each challenge of `scheme` in one field line, which may hold several (RFC 9110
+/// §11.6.1).
+fn errors<'l>(line: &'l str, scheme: &str) -> Vec<Option<&'l str>> {
+    let mut errors = Vec::new();
+    let mut within = false;
     for element in elements(line) {
         let (first, rest) = element.split_once([' ', '\t']).unwrap_or((element, ""));
         let rest = rest.trim_start();
         let parameter = if first.contains('=') || rest.starts_with('=') {
             element
         } else {
-            invites |= bearer == Bearer::Invites;
-            let is_bearer = first.eq_ignore_ascii_case("bearer");
-            bearer = if is_bearer { Bearer::Invites } else { Bearer::Absent };
+            within = first.eq_ignore_ascii_case(scheme);
+            if within {
+                errors.push(None);
+            }
             rest
         };
-        if let (Bearer::Invites, Some((name, value))) = (bearer, parameter.split_once('='))
+        if let (true, Some((name, value))) = (within, parameter.split_once('='))
             && name.trim().eq_ignore_ascii_case("error")
-            && value.trim().trim_matches('"') != "invalid_token"
+            && let Some(error) = errors.last_mut()
         {
-            bearer = Bearer::Refuses;
+            *error = Some(value.trim().trim_matches('"'));
         }
     }
-    invites || bearer == Bearer::Invites
-}
-
-/// The challenge being read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Bearer {
-    Absent,
-    Invites,
-    Refuses,
+    errors
 }
 
 /// Splits at the commas outside of quoted strings.
@@ -74,7 +78,24 @@ mod tests {
         for line in lines {
             headers.append(WWW_AUTHENTICATE, line.parse().unwrap());
         }
-        invites_new_token(&headers)
+        invites_new_token(&headers, "Bearer")
+    }
+
+    #[test]
+    fn rule_54_a_bound_token_is_answered_in_its_own_scheme() {
+        for (line, newer, nonce) in [
+            ("DPoP algs=\"ES256\"", true, false),
+            ("DPoP error=\"invalid_token\", algs=\"ES256\"", true, false),
+            ("dpop error=\"use_dpop_nonce\", error_description=\"x, y\"", false, true),
+            ("Bearer, DPoP algs=\"ES256\", error=\"use_dpop_nonce\"", false, true),
+            ("DPoP error=\"invalid_dpop_proof\"", false, false),
+            ("Bearer error=\"use_dpop_nonce\"", false, false),
+            ("Bearer", false, false),
+        ] {
+            let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, line.parse().unwrap())]);
+            assert_eq!(invites_new_token(&headers, "DPoP"), newer, "{line}");
+            assert_eq!(wants_nonce(&headers), nonce, "{line}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::credential::Held;
 use crate::dial::DialError;
 
 mod again;
+mod proof;
 mod shape;
 
 use shape::{Stop, Upgrade};
@@ -150,7 +151,11 @@ impl Exchange {
     }
 
     /// Puts the request on a connection.
-    pub(super) fn start(&self, lease: Lease, body: Outbound) -> Call {
+    pub(super) fn start(&mut self, lease: Lease, body: Outbound) -> Call {
+        if let Some(bound) = self.held.as_ref().and_then(|held| held.bound.as_ref()) {
+            let upstream = &self.record.route().config.upstream;
+            proof::add(bound, &mut self.outgoing, upstream);
+        }
         lease.start(&self.outgoing, body)
     }
 
@@ -202,6 +207,9 @@ impl Exchange {
     pub(super) fn relay(mut self, mut head: response::Parts, call: Call) -> Response<Downstream> {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(head, call);
+        }
+        if let Some(bound) = self.held.as_ref().and_then(|held| held.bound.as_ref()) {
+            proof::remember(bound, &head.headers, &self.route().config.upstream);
         }
         let config = &self.route().config;
         if let Err(reason) = hop::strip_response(&mut head.headers, config.strip_cookies) {

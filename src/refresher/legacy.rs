@@ -75,7 +75,7 @@ impl<S: TokenSource> Refresher<S> {
         if let Some(token) = past.token.filter(|token| wanted && token.usable(now)) {
             info!(credential = self.name, "continuing with the access token of before the reload");
             self.publish(&mut memory, token, Duration::ZERO);
-        } else if let Some(token) = self.rotation.restored(now) {
+        } else if let Some(token) = self.rotation.restored(now).filter(|_| !memory.traits.bound) {
             info!(credential = self.name, "continuing with the stored access token");
             self.publish(&mut memory, token, Duration::ZERO);
         }

@@ -172,6 +172,9 @@ fn classify(error: &str) -> (&'static str, Class, Reason) {
         "invalid_scope" => ("invalid_scope", Terminal, Reason::BadRequest),
         "invalid_target" => ("invalid_target", Terminal, Reason::BadRequest),
         "invalid_token" => ("invalid_token", Terminal, Reason::BadGrant),
+        // RFC 9449 §5, §8: a nonce that was wanted has been tried by then.
+        "use_dpop_nonce" => ("use_dpop_nonce", Transient, Reason::Server),
+        "invalid_dpop_proof" => ("invalid_dpop_proof", Terminal, Reason::BadClient),
         "access_denied" => ("access_denied", Terminal, Reason::BadGrant),
         _ => ("(not a known word)", Terminal, Reason::BadRequest),
     }

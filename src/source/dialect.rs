@@ -33,6 +33,8 @@ pub struct Dialect {
     pub assertions: Vec<Assertion>,
     /// How the endpoints are found that no key names.
     pub discovery: Option<Discovery>,
+    /// Tokens are asked for that are bound to a key (RFC 9449), `dpop_key` or one made at the start.
+    pub dpop: bool,
 }
 
 /// One key of a credential.

@@ -77,6 +77,7 @@ pub enum ClientAuthentication {
 
 /// What a credential of `provider = "oauth2"` chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // choices that do not depend on each other
 pub struct Choices {
     /// `grant`
     pub grant: Grant,
@@ -94,6 +95,8 @@ pub struct Choices {
     pub headers: Vec<(HeaderName, Template)>,
     /// Token types that can be injected.
     pub token_types: Vec<String>,
+    /// Tokens are to be bound to a key (RFC 9449).
+    pub dpop: bool,
 }
 
 impl Choices {
@@ -109,6 +112,7 @@ impl Choices {
             claims: Vec::new(),
             headers: Vec::new(),
             token_types: vec!["Bearer".to_owned()],
+            dpop: false,
         }
     }
 }
@@ -126,6 +130,7 @@ pub fn dialect(choices: &Choices) -> Dialect {
         rotation_grace: None,
         rotates: true,
         assertions: request::assertions(choices),
+        dpop: choices.dpop,
         discovery: choices.discovered.then_some(Discovery { mutual_tls }),
     }
 }
@@ -160,6 +165,9 @@ fn keys(choices: &Choices) -> Vec<Key> {
         key("scope", Kind::Text, false),
         key("revocation_url", Kind::Url, false),
     ];
+    if choices.dpop {
+        keys.push(key("dpop_key", Kind::SigningKey, false));
+    }
     keys.push(key("token_url", Kind::Url, !choices.discovered));
     if choices.discovered {
         keys.push(key("issuer", Kind::Url, true));

@@ -99,6 +99,12 @@ impl SigningKey {
         Self::new(EncodingKey::from_secret(secret.as_bytes()), &HMAC)
     }
 
+    /// The key in PKCS#8, if it is for ES256.
+    #[must_use]
+    pub fn p256(&self) -> Option<&[u8]> {
+        (self.algorithms == [Algorithm::ES256]).then(|| self.key.as_bytes())
+    }
+
     /// Signs `claims` with `algorithm`, or with what the key is for; `key_id` goes before the
     /// key's own.
     ///

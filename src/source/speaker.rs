@@ -7,14 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::answer::{self, Refusal};
+use super::answer::{self, Answer, Refusal};
 use super::dialect::{Dialect, Exchange, Key};
 use super::discovery::Endpoints;
 use super::endpoint::Endpoint;
 use super::template::{Rendered, Value, Values};
-use super::{Attempt, Class, FetchError, Fetched, Reason, TokenSource, Traits, exchange};
+use super::{Attempt, Class, FetchError, Fetched, Reason, TokenSource, Traits, exchange, proof};
 use crate::credential::directory::Directory;
-use crate::secret::{Fingerprint, Secret, read_bytes};
+use crate::dpop::Prover;
+use crate::secret::{Fingerprint, Secret, SecretRef, read_bytes};
 use crate::token::AccessToken;
 
 /// How long an attempt waits for the token of the credential that it is chained to.
@@ -31,6 +32,10 @@ pub struct DialectSource {
     subjects: Directory,
     /// What discovery found; asked for again after a failure.
     endpoints: Option<Endpoints>,
+    /// Proves who we are, if tokens are to be bound to a key.
+    prover: Option<Arc<Prover>>,
+    /// The file that its key came from, as it was then.
+    prover_key: Option<Fingerprint>,
 }
 
 impl DialectSource {
@@ -44,7 +49,18 @@ impl DialectSource {
         default_lifetime: Duration,
         subjects: Directory,
     ) -> Self {
-        Self { dialect, values, params, endpoint, default_lifetime, subjects, endpoints: None }
+        let (endpoints, prover, prover_key) = (None, None, None);
+        Self {
+            dialect,
+            values,
+            params,
+            endpoint,
+            default_lifetime,
+            subjects,
+            endpoints,
+            prover,
+            prover_key,
+        }
     }
 
     /// Takes the first way in that applies; a refusal that the dialect marks moves on to the next.
@@ -83,11 +99,10 @@ impl DialectSource {
         rendered: &mut Rendered,
         attempt: Attempt<'_>,
     ) -> Result<Fetched, Refusal> {
-        self.add_assertions(exchange, rendered, attempt)?;
-        let request = exchange::render(exchange, &self.dialect, rendered, &self.params)?;
         let (ok, errors, lifetime) = (&exchange.ok, &exchange.errors, self.default_lifetime);
-        let result = match self.endpoint.send(request).await {
-            Ok(answer) => answer::read(&answer, ok, errors, attempt.now, lifetime),
+        let result = match self.ask(exchange, rendered, attempt).await {
+            Ok(answer) => answer::read(&answer, ok, errors, attempt.now, lifetime)
+                .map(|fetched| proof::bind(fetched, &answer, self.prover.as_ref())),
             Err(error) => Err(error.into()),
         };
         result.map_err(|mut refusal| {
@@ -95,6 +110,30 @@ impl DialectSource {
             refusal.error.ambiguous &= self.spends_refresh_token(exchange);
             refusal
         })
+    }
+
+    /// Sends one request; a second one where the server wants its nonce in the proof, which is no
+    /// failure (RFC 9449 §8).
+    async fn ask(
+        &self,
+        exchange: &Exchange,
+        rendered: &mut Rendered,
+        attempt: Attempt<'_>,
+    ) -> Result<Answer, FetchError> {
+        let mut again = self.prover.is_some();
+        loop {
+            self.add_assertions(exchange, rendered, attempt)?;
+            let mut request = exchange::render(exchange, &self.dialect, rendered, &self.params)?;
+            let Some(prover) = &self.prover else {
+                return self.endpoint.send(request).await;
+            };
+            let origin = proof::add(prover, &mut request, attempt.now)?;
+            let answer = self.endpoint.send(request).await?;
+            let given = prover.remember(&origin, &answer.headers);
+            if !(std::mem::take(&mut again) && given && proof::wants_nonce(&answer)) {
+                return Ok(answer);
+            }
+        }
     }
 
     fn rendered(&self, refresh_token: Option<&Secret>) -> Result<Rendered, FetchError> {
@@ -159,6 +198,21 @@ impl DialectSource {
         Ok(())
     }
 
+    /// Has a key to prove with: the configured one as it is now, else one for as long as this lives.
+    fn prepare_prover(&mut self) -> Result<(), FetchError> {
+        if !self.dialect.dpop {
+            return Ok(());
+        }
+        let key = self.values.get("dpop_key").and_then(Value::secret);
+        let key = key.map(SecretRef::read_text).transpose()?;
+        let print = key.as_ref().map(Secret::fingerprint);
+        if self.prover.is_none() || self.prover_key != print {
+            self.prover = Some(Arc::new(proof::prover(key.as_ref())?));
+            self.prover_key = print;
+        }
+        Ok(())
+    }
+
     fn spends_refresh_token(&self, exchange: &Exchange) -> bool {
         self.dialect.rotating_key().is_some_and(|key| exchange.mentions(&key.name))
     }
@@ -196,6 +250,7 @@ impl DialectSource {
 impl TokenSource for DialectSource {
     async fn fetch(&mut self, attempt: Attempt<'_>) -> Result<Fetched, FetchError> {
         self.discover().await?;
+        self.prepare_prover()?;
         let read = self.secrets();
         let result = match self.obtain(attempt).await {
             // Replaced while the old one was on its way, as projected tokens and keys are: the
@@ -255,6 +310,7 @@ impl TokenSource for DialectSource {
             fallback: rotating && uses.iter().any(|e| !spends(e)),
             rotation_grace: self.dialect.rotation_grace,
             rotation_expected: rotating && self.dialect.rotates,
+            bound: self.dialect.dpop,
         }
     }
 }

@@ -78,7 +78,7 @@ fn a_key_id_where_nothing_is_signed() {
                  key_id = \"k\"";
     assert_snapshot!(told(lines), @"
     1 problem in HOME/bearerd.toml:
-      line 6: credentials.c.key_id: unknown key; known here: allow_plaintext, audience, client_auth, client_id, grant, headers, issuer, params, provider, refresh, resource, revocation_url, revoke_on_shutdown, scope, store, tls, token_types, token_url
+      line 6: credentials.c.key_id: unknown key; known here: allow_plaintext, audience, client_auth, client_id, dpop, grant, headers, issuer, params, provider, refresh, resource, revocation_url, revoke_on_shutdown, scope, store, tls, token_types, token_url
     ");
 }
 
@@ -117,6 +117,40 @@ fn claims_that_are_not_text() {
     1 problem in HOME/bearerd.toml:
       line 5: credentials.c.assertion_claims.level: is an integer; write a string in quotes
     ");
+}
+
+#[test]
+fn a_key_for_proofs_that_is_of_another_kind() {
+    let home = Home::new();
+    let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    home.write("key.pem", &other.serialize_pem());
+    let lines = "token_url = \"https://idp.example/token\"\ngrant = \"client_credentials\"\n\
+                 client_id = \"c\"\nclient_auth = \"none\"\ndpop = true\n\
+                 dpop_key = { file = \"HOME/key.pem\" }";
+    assert_snapshot!(home.told(&with_credential(lines)), @"
+    1 problem in HOME/bearerd.toml:
+      line 7: credentials.c.dpop_key: HOME/key.pem is no P-256 key; make one with: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256
+    ");
+}
+
+#[test]
+fn a_key_for_proofs_where_nothing_is_proven() {
+    let lines = "grant = \"client_credentials\"\nclient_id = \"c\"\nclient_auth = \"none\"\n\
+                 dpop_key = { file = \"HOME/key.pem\" }";
+    assert_snapshot!(told(lines), @"
+    1 problem in HOME/bearerd.toml:
+      line 6: credentials.c.dpop_key: unknown key; did you mean `dpop`?
+    ");
+}
+
+#[test]
+fn a_public_client_that_would_lose_the_key_of_its_refresh_token() {
+    let lines = "grant = \"refresh_token\"\nclient_id = \"c\"\nclient_auth = \"none\"\n\
+                 refresh_token = { value = \"not-told-to-anybody\" }\ndpop = true";
+    assert_snapshot!(told(lines), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 1: credentials.c: binds its refresh token to a key that ends with this process; write dpop_key = { file = "/path/to/key.pem" }
+    "#);
 }
 
 const GOOGLE: &str = "provider = \"google-service-account\"\n\

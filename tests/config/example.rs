@@ -66,6 +66,7 @@ fn load(text: &str) -> Config {
     for name in ["signing", "bearer", "github", "salesforce"] {
         home.write(&format!("var/run/secrets/{name}/key.pem"), &key);
     }
+    home.write("var/run/secrets/signing/dpop.pem", &key);
     let service_account = serde_json::json!({ "client_email": "robot@project.example",
         "private_key": key, "private_key_id": "1" });
     home.write("var/run/secrets/google/key.json", &service_account.to_string());

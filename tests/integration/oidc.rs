@@ -2,6 +2,7 @@
 //! family of one that comes back: steady traffic over many lives of a token and over a restart.
 
 mod clients;
+mod dpop;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

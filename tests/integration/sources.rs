@@ -8,7 +8,9 @@ mod exchanges;
 mod exec;
 mod files;
 mod keys;
+mod leaks;
 mod oddities;
+mod proofs;
 mod refusals;
 
 use std::sync::{Arc, Mutex};

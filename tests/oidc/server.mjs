@@ -1,10 +1,11 @@
 // A certified authorization server (oidc-provider) on loopback, for the end-to-end tests.
 //
-//   node server.mjs [--life SECONDS] [--tls DIRECTORY]
+//   node server.mjs [--life SECONDS] [--tls DIRECTORY] [--nonce]
 //
 // The life of access tokens is 5 s unless told otherwise, or ACCESS_TOKEN_LIFE. With --tls it also
 // speaks TLS as `server.pem` and `server.key` in that directory say, asks for client certificates,
-// and knows a client `mtls` whose certificate is the `client.pem` there.
+// and knows a client `mtls` whose certificate is the `client.pem` there. With --nonce it wants a nonce
+// of its own in every proof of possession (RFC 9449). Its userinfo endpoint is an API to try.
 //
 // Prints one line of JSON on stdout once it listens: addresses, clients and the first refresh token
 // of `orders`. Everything else goes to stderr. It ends on SIGTERM, and when its stdin closes, so
@@ -16,7 +17,7 @@ import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { X509Certificate } from 'node:crypto';
+import { X509Certificate, randomBytes } from 'node:crypto';
 import { exportJWK, exportPKCS8, generateKeyPair } from 'jose';
 import Provider from 'oidc-provider';
 import { MapAdapter } from './adapter.mjs';
@@ -90,13 +91,13 @@ async function certificateClient(directory) {
 }
 
 function settings() {
-  const options = { life: { type: 'string' }, tls: { type: 'string' } };
+  const options = { life: { type: 'string' }, tls: { type: 'string' }, nonce: { type: 'boolean' } };
   const { values } = parseArgs({ options });
   const life = Number(values.life ?? process.env.ACCESS_TOKEN_LIFE ?? 5);
   if (!Number.isInteger(life) || life < 1) {
     throw new Error('--life (or ACCESS_TOKEN_LIFE) is a whole number of seconds, at least 1');
   }
-  return { life, tls: values.tls };
+  return { life, tls: values.tls, nonce: Boolean(values.nonce) };
 }
 
 async function signingKey() {
@@ -109,7 +110,7 @@ function clientCertificate({ req: { socket } }) {
   return raw && new X509Certificate(raw);
 }
 
-async function authorizationServer(issuer, life, clients, tlsPort) {
+async function authorizationServer(issuer, { life, nonce }, clients, tlsPort) {
   return new Provider(issuer, {
     adapter: MapAdapter,
     clients,
@@ -127,6 +128,7 @@ async function authorizationServer(issuer, life, clients, tlsPort) {
     features: {
       clientCredentials: { enabled: true },
       mTLS: { enabled: true, selfSignedTlsClientAuth: true, getCertificate: clientCertificate },
+      dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => nonce },
       introspection: { enabled: true, allowedPolicy: () => true },
     },
     findAccount: (_ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
@@ -217,7 +219,8 @@ async function main() {
   const server = await listen();
   const { port } = server.address();
   const issuer = `http://127.0.0.1:${port}`; // known only once the socket is bound
-  const { life, tls } = settings();
+  const told = settings();
+  const { tls } = told;
   const encrypted = tls && (await listen(tlsServer(tls)));
   const tlsPort = encrypted?.address().port;
   const signing = await signingClients();
@@ -226,7 +229,7 @@ async function main() {
     ...Object.values(signing).map(({ registered }) => registered),
     ...(tls ? [await certificateClient(tls)] : []),
   ];
-  const provider = await authorizationServer(issuer, life, clients, tlsPort);
+  const provider = await authorizationServer(issuer, told, clients, tlsPort);
   const counts = countTokenRequests(provider);
   const { grantId, refreshToken } = await seedFamily(provider);
   server.on('request', provider.callback());

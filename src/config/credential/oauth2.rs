@@ -52,6 +52,7 @@ pub(super) fn read(
         }
         Some(Some(chosen))
     });
+    let dpop = section.take("dpop").map_or(Some(false), |item| item.bool());
     let headers = section.take("headers").map_or(Some(Vec::new()), |item| headers(&item));
     let token_types = section.take("token_types").map_or(Some(Vec::new()), |item| item.texts());
     for item in section.take("audience").iter().flat_map(Item::items) {
@@ -72,6 +73,19 @@ pub(super) fn read(
         })?;
     }
     choices.headers = headers?;
+    choices.dpop = dpop?;
+    // RFC 9449 §5: a public client's refresh token is bound as well.
+    if choices.dpop
+        && grant == Grant::RefreshToken
+        && choices.authentication == ClientAuthentication::None
+        && !section.has("dpop_key")
+    {
+        section.wrong(
+            "binds its refresh token to a key that ends with this process; write dpop_key = { file = \
+             \"/path/to/key.pem\" }",
+        );
+        return None;
+    }
     choices.token_types.extend(token_types?);
     // Other grants do not know the key.
     let known = grant == Grant::RefreshToken || section.has("fallback");
@@ -171,7 +185,8 @@ pub(super) fn finish_undecided(section: Section<'_>) {
     section.take("assertion_claims");
     for (_, grant) in GRANTS {
         for (_, authentication) in AUTHENTICATIONS {
-            let choices = Choices { discovered: true, ..Choices::new(grant, authentication) };
+            let choices =
+                Choices { discovered: true, dpop: true, ..Choices::new(grant, authentication) };
             for key in oauth2::dialect(&choices).keys {
                 section.take(&key.name);
             }

@@ -98,7 +98,7 @@ fn value(key: &Key, item: &Item<'_>, allow_plaintext: bool) -> Option<Value> {
         // OAuth's lists are written with spaces (RFC 6749 §3.3).
         Kind::Text => item.texts().map(|texts| Value::Text(texts.join(" "))),
         Kind::File => item.secret_file().map(Value::Secret),
-        Kind::SigningKey => signing_key(item).map(Value::Block),
+        Kind::SigningKey => signing_key(item, key).map(Value::Block),
         Kind::Document => document(item).map(Value::Document),
         Kind::Token if item.has("credential") => item.credential().map(Value::Credential),
         Kind::Secret | Kind::Token => item.secret(SecretRef::read).map(Value::Secret),
@@ -115,15 +115,25 @@ fn value(key: &Key, item: &Item<'_>, allow_plaintext: bool) -> Option<Value> {
 }
 
 /// A private key that can sign.
-fn signing_key(item: &Item<'_>) -> Option<SecretRef> {
+fn signing_key(item: &Item<'_>, key: &Key) -> Option<SecretRef> {
     let secret = item.secret(SecretRef::read_text)?;
     let text = secret.read_text().ok()?;
-    if let Err(error) = SigningKey::parse(text.expose()) {
-        let place = secret.place();
-        item.wrong(format!("{place} {error}; make one with: openssl genpkey -algorithm RSA"));
-        return None;
+    let place = secret.place();
+    match SigningKey::parse(text.expose()) {
+        Err(error) => {
+            item.wrong(format!("{place} {error}; make one with: openssl genpkey -algorithm RSA"));
+            None
+        }
+        // RFC 9449 leaves the algorithm open; ES256 is what every server knows.
+        Ok(signing) if key.name == "dpop_key" && signing.p256().is_none() => {
+            item.wrong(format!(
+                "{place} is no P-256 key; make one with: openssl genpkey -algorithm EC -pkeyopt \
+                 ec_paramgen_curve:P-256"
+            ));
+            None
+        }
+        Ok(_) => Some(secret),
     }
-    Some(secret)
 }
 
 fn document(item: &Item<'_>) -> Option<SecretRef> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::response;
 
-use super::{Answered, Exchange, WATCHDOG_SLACK, reason};
+use super::{Answered, Exchange, WATCHDOG_SLACK, proof, reason};
 use crate::clock::{Moment, monotonic};
 use crate::credential::Held;
 use crate::metrics::ReplayOutcome;
@@ -52,12 +52,19 @@ impl Exchange {
     /// answer.
     pub(in crate::proxy) async fn replay(&mut self, head: response::Parts, call: Call) -> Answered {
         let Some(held) = self.held.take() else { return Ok((head, call)) };
-        if !challenge::invites_new_token(&head.headers) {
+        let wants_nonce = held.bound.as_ref().is_some_and(|bound| {
+            let given = proof::remember(bound, &head.headers, &self.route().config.upstream);
+            given && challenge::wants_nonce(&head.headers)
+        });
+        let scheme = if held.bound.is_some() { "DPoP" } else { "Bearer" };
+        if !wants_nonce && !challenge::invites_new_token(&head.headers, scheme) {
             return Ok((head, call));
         }
         let metrics = Arc::clone(&self.route().metrics);
         let Some(again) = self.body_again.take().filter(|body| body.again().is_some()) else {
-            self.route().credential.nudge(held.generation);
+            if !wants_nonce {
+                self.route().credential.nudge(held.generation);
+            }
             let keeps_bodies = self.route().config.replay.body_bytes > 0;
             metrics.replayed(if keeps_bodies && !self.sent_twice && self.upgrade.is_none() {
                 ReplayOutcome::BodyTooLarge
@@ -66,7 +73,9 @@ impl Exchange {
             });
             return Ok((head, call));
         };
-        let Some(newer) = self.replacement(&held).await else {
+        // RFC 9449 §9: a new proof for the same token, and no refresh.
+        let newer = if wants_nonce { Some(held) } else { self.replacement(&held).await };
+        let Some(newer) = newer else {
             metrics.replayed(ReplayOutcome::TokenUnavailable);
             return Ok((head, call));
         };

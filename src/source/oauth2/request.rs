@@ -51,7 +51,9 @@ fn way(choices: &Choices, needs: &[&str], own: Vec<(String, Template)>) -> Excha
     let mut form: Vec<_> = std::iter::once(grant_type).chain(own).chain([scope]).collect();
     let basic = authenticate(choices, &mut form);
     let spends = choices.grant == Grant::RefreshToken;
-    let accept = choices.token_types.clone();
+    // RFC 9449 §5: a server that does not know better may still answer with a Bearer token.
+    let dpop = choices.dpop.then(|| "DPoP".to_owned());
+    let accept = choices.token_types.iter().cloned().chain(dpop).collect();
     Exchange {
         name: choices.grant.as_str().to_owned(),
         method: Method::POST,
