@@ -25,6 +25,7 @@ mod by_hand;
 mod canary;
 mod expiry;
 mod headers;
+mod malformed;
 mod oidc;
 mod outages;
 mod refused;
