@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::clock::Moment;
@@ -149,6 +149,11 @@ pub fn response(reason: Reason) -> Response<Bytes> {
         }
         Reason::Overloaded => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        // RFC 9112 §6.3: where a message ends that is framed ambiguously is anybody's guess, so
+        // nothing that follows it is read.
+        Reason::BadRequest => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         // RFC 9110 §15.5.6 wants the header; which methods a route forwards is not told.
         Reason::MethodNotAllowed => {
