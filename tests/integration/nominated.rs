@@ -104,6 +104,11 @@ async fn an_upstream_cannot_nominate_the_framing_of_its_answer_away() {
             assert_eq!(mine, !nominated.contains("x-mine"), "{nominated}");
         }
     }
+    // Without a body nothing but the field tells the length.
+    let reply = Reply::pattern(1000).header("Connection", "content-length");
+    stage.api.script([Step::from(reply)]);
+    let answer = caller.request("HEAD", "/", &[], b"").await.expect("an answer");
+    assert_eq!((answer.status, answer.header("content-length")), (200, Some("1000")));
     assert_eq!(stage.api.server().connections(), 1, "a connection was not used again");
 }
 
