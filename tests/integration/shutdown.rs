@@ -72,6 +72,8 @@ async fn idle_connections_end_at_once_while_streams_go_on_to_their_end() {
         let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
         assert_eq!(caller.request("GET", "/", &[], b"").await.expect("an answer").status, 200);
         idle.push(caller);
+    }
+    for _ in 0..20 {
         let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
         caller.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
         streaming.push(caller);
