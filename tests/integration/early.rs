@@ -115,3 +115,24 @@ async fn an_early_answer_to_a_chunked_body_passes() {
     assert_413(&mut caller).await;
     assert!(!peer.rest().await.ends_with("0\r\n\r\n"), "a part of a body looks whole");
 }
+
+/// A server that closes with a body unread resets: its answer was sent before that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_answer_passes_also_when_a_reset_follows_it() {
+    let (stage, upstream) = (Stage::new(), ByHand::listen().await);
+    let daemon = upstream.ready(&stage, "").await;
+    for _ in 0..20 {
+        let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+        let head = "POST /large HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
+        let sending = [head.as_bytes(), &[b'x'; 500_000]].concat();
+        let (sent, mut peer) = tokio::join!(caller.send(&sending), async {
+            let mut peer = upstream.accept().await;
+            peer.head().await;
+            peer
+        });
+        sent.expect("sent");
+        peer.send(format!("{TOO_LARGE}Connection: close\r\n\r\nmuch").as_bytes()).await;
+        drop(peer);
+        assert_413(&mut caller).await;
+    }
+}

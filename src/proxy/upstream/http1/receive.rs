@@ -49,6 +49,10 @@ pub(super) fn head(
     parts.version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let mut said = Said::default();
     parts.headers = collect(&bytes, parsed.headers, |name, value| said.note(name, value))?;
+    if let (Some(length), true) = (said.length, said.repeated) {
+        // RFC 9112 §6.3: once is what may be passed on.
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     let body = Body::of(&parts, &said, method)?;
     let ends = matches!(body, Body::Close) || said.close;
     let persistent = parts.version == Version::HTTP_11 && !ends;
@@ -94,6 +98,8 @@ fn collect(
 #[derive(Default)]
 struct Said {
     length: Option<u64>,
+    /// The length was said more than once.
+    repeated: bool,
     coded: bool,
     /// Exactly once, and nothing beneath it.
     chunked: bool,
@@ -107,8 +113,11 @@ impl Said {
             for length in value.split(|b| *b == b',') {
                 let length = content_length(length.trim_ascii());
                 let length = length.ok_or(Malformed("Content-Length"))?;
-                if self.length.replace(length).is_some_and(|earlier| earlier != length) {
-                    return Err(Malformed("differing Content-Length values"));
+                if let Some(earlier) = self.length.replace(length) {
+                    if earlier != length {
+                        return Err(Malformed("differing Content-Length values"));
+                    }
+                    self.repeated = true;
                 }
             }
         } else if *name == TRANSFER_ENCODING {
