@@ -231,9 +231,10 @@ async fn a_replay_after_a_401_that_closed_its_connection_goes_out_on_another() {
     assert_eq!(answer(asked).await.text(), "replayed");
 }
 
-/// RFC 9112 §6.1: what follows such a 401 on its connection may be another's answer.
+/// RFC 9112 §6.1: what follows such a 401 on its connection may be another's answer. It is no
+/// answer at all, so there is nothing to replay.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_401_with_two_framings_loses_its_connection_and_its_replay_works() {
+async fn a_401_with_two_framings_is_a_502_and_loses_its_connection() {
     let (stage, upstream) = (Stage::new(), ByHand::listen().await);
     let daemon = upstream.ready(&stage, "").await;
     for framings in [
@@ -245,13 +246,27 @@ async fn a_401_with_two_framings_loses_its_connection_and_its_replay_works() {
         peer.head().await;
         let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer";
         peer.send(format!("{head}\r\n{framings}\r\n\r\n0\r\n\r\n").as_bytes()).await;
-        let mut second = upstream.accept().await;
-        second.head().await;
+        assert_eq!(reason(&answer(asked).await), (502, Some("upstream_protocol")), "{framings}");
         assert_eq!(peer.rest().await, "", "{framings}: used again");
-        second.ok("replayed").await;
-        assert_eq!(answer(asked).await.text(), "replayed", "{framings}");
-        let from = second.from();
-        second.reset();
-        Peer::has_ended(from).await;
+        assert!(!upstream.is_called().await, "{framings}: sent again");
+    }
+    assert_eq!(stage.idp.token_requests(), 1, "a refresh for what is no answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_ends_within_an_answer_is_an_error_and_nothing_is_sent_again() {
+    let (stage, upstream) = (Stage::new(), ByHand::listen().await);
+    let daemon = upstream.ready(&stage, "").await;
+    for part in ["H", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 102 Processing\r\n\r\n"] {
+        for end in [End::Close, End::HalfClose] {
+            let mut peer = pooled(&upstream, &daemon).await;
+            let asked = asking(&daemon, "GET", b"");
+            peer.head().await;
+            peer.send(part.as_bytes()).await;
+            let _kept = end.of(peer).await;
+            let answer = answer(asked).await;
+            assert_eq!(reason(&answer), (502, Some("upstream_protocol")), "{part:?} {end:?}");
+            assert!(!upstream.is_called().await, "{part:?} {end:?}: sent again");
+        }
     }
 }

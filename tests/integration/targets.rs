@@ -1,6 +1,8 @@
 //! Targets, hosts and origins that a caller may try: it chooses neither upstream nor scheme, and
 //! what an allow list judges means the same upstream.
 
+use std::time::Duration;
+
 use emulator::client::{Answer, Client};
 use tokio::time::timeout;
 
@@ -148,4 +150,42 @@ async fn framings_that_hide_from_one_parser_are_refused_and_closed() {
         assert_eq!(rest.matches("HTTP/1.1 ").count(), 1, "{lines:?}: {rest}");
     }
     assert!(stage.api.requests().iter().all(|request| request.path() != "/smuggled"));
+}
+
+/// Sends `parts` one after the other, each in a read of its own.
+async fn in_parts(daemon: &Daemon, parts: &[String]) -> String {
+    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+    for part in parts {
+        let _closed = caller.send(part.as_bytes()).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let rest = timeout(DEADLINE, caller.rest()).await.expect("closed").unwrap_or_default();
+    String::from_utf8_lossy(&rest).into_owned()
+}
+
+/// Whatever a first request does to hide where it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_framings_are_refused_also_behind_unusual_chunks() {
+    let stage = Stage::new();
+    let daemon = stage.ready("").await;
+    let head = "POST /first HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let both = "POST /both HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\
+                Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let long = "x".repeat(200);
+    for chunks in [
+        vec!["5\r\nhello\r\n0\r\n\r\n".to_owned()],
+        vec!["00000000000000000005\r\nhello\r\n0\r\n\r\n".to_owned()],
+        vec!["5 \r\nhello\r\n0\r\n\r\n".to_owned()],
+        vec!["5\t;a=b\r\nhello\r\n0\r\n\r\n".to_owned()],
+        vec![format!("5;{long}\r\nhello\r\n0\r\n\r\n")],
+        vec![format!("5;{long}"), format!("{long}\r\nhello\r\n0\r\n\r\n")],
+        vec!["5\r\nhello\r\n0;".to_owned() + &long, format!("{long}\r\n\r\n")],
+        vec![format!("0\r\nX-Long: {long}"), format!("{long}\r\n\r\n")],
+    ] {
+        let parts = [vec![head.to_owned()], chunks, vec![both.to_owned()]].concat();
+        let answers = in_parts(&daemon, &parts).await;
+        let last = answers.rsplit("HTTP/1.1 ").next().unwrap_or_default();
+        assert!(last.starts_with("400 "), "{parts:?}: {answers}");
+    }
+    assert!(stage.api.requests().iter().all(|request| request.path() != "/both"));
 }
