@@ -49,7 +49,7 @@ pub(super) fn head(
     parts.version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let mut said = Said::default();
     parts.headers = collect(&bytes, parsed.headers, |name, value| said.note(name, value))?;
-    if let (Some(length), true) = (said.length, said.repeated) {
+    if let (Some(length), 2..) = (said.length, said.lengths) {
         // RFC 9112 §6.3: once is what may be passed on.
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
@@ -98,8 +98,8 @@ fn collect(
 #[derive(Default)]
 struct Said {
     length: Option<u64>,
-    /// The length was said more than once.
-    repeated: bool,
+    /// How often the length was said.
+    lengths: usize,
     coded: bool,
     /// Exactly once, and nothing beneath it.
     chunked: bool,
@@ -113,12 +113,10 @@ impl Said {
             for length in value.split(|b| *b == b',') {
                 let length = content_length(length.trim_ascii());
                 let length = length.ok_or(Malformed("Content-Length"))?;
-                if let Some(earlier) = self.length.replace(length) {
-                    if earlier != length {
-                        return Err(Malformed("differing Content-Length values"));
-                    }
-                    self.repeated = true;
+                if self.length.replace(length).is_some_and(|earlier| earlier != length) {
+                    return Err(Malformed("differing Content-Length values"));
                 }
+                self.lengths += 1;
             }
         } else if *name == TRANSFER_ENCODING {
             self.chunked = !self.coded && value.eq_ignore_ascii_case(b"chunked");
