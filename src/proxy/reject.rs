@@ -185,15 +185,14 @@ pub fn date() -> HeaderValue {
 /// there is no request to answer.
 #[must_use]
 pub fn on_the_wire(reason: Reason) -> Vec<u8> {
-    let response = response(reason);
+    let mut response = response(reason);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let status = response.status();
     let phrase = status.canonical_reason().unwrap_or_default();
     let mut wire = format!("HTTP/1.1 {} {phrase}\r\n", status.as_str()).into_bytes();
     write_fields(&mut wire, response.headers());
     let length = response.body().len();
-    wire.extend_from_slice(
-        format!("content-length: {length}\r\nconnection: close\r\n\r\n").as_bytes(),
-    );
+    wire.extend_from_slice(format!("content-length: {length}\r\n\r\n").as_bytes());
     wire.extend_from_slice(response.body());
     wire
 }
