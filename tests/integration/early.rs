@@ -124,7 +124,7 @@ async fn an_early_answer_passes_also_when_a_reset_follows_it() {
     for _ in 0..20 {
         let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
         let head = "POST /large HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
-        let sending = [head.as_bytes(), &[b'x'; 500_000]].concat();
+        let sending = [head.as_bytes(), "x".repeat(500_000).as_bytes()].concat();
         let (sent, mut peer) = tokio::join!(caller.send(&sending), async {
             let mut peer = upstream.accept().await;
             peer.head().await;

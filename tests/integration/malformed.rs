@@ -130,9 +130,15 @@ async fn an_answer_comes_out_whole_however_it_is_cut() {
 async fn a_bad_chunk_cuts_the_answer_short() {
     let (stage, upstream) = (Stage::new(), ByHand::listen().await);
     let daemon = upstream.ready(&stage, "").await;
-    for bad in
-        ["zz\r\nok\r\n", "fffffffffffffffff\r\n", "2 x\r\nok\r\n", "2\nok", "1\r\nok\r\n", "-1\r\n"]
-    {
+    for bad in [
+        "zz\r\nok\r\n",
+        "fffffffffffffffff\r\n",
+        "2 x\r\nok\r\n",
+        "2\nok",
+        "2\r\nok",
+        "1\r\nok\r\n",
+        "-1\r\n",
+    ] {
         let (mut caller, mut peer) = by_hand(&upstream, &daemon).await;
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n";
         let _closed = peer.try_send(format!("{head}{bad}0\r\n\r\n{SMUGGLED}").as_bytes()).await;
@@ -151,7 +157,7 @@ async fn a_head_beyond_every_bound_is_a_502() {
         let (asking, mut peer) = asked(&upstream, &daemon).await;
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{fields}\r\n");
         let _closed = peer.try_send(head.as_bytes()).await;
-        assert_eq!(answer(asking).await.status, 502, "{:.40}", fields);
+        assert_eq!(answer(asking).await.status, 502, "{fields:.40}");
         peer.rest().await;
     }
 }

@@ -15,6 +15,10 @@ use crate::support::{DEADLINE, Daemon, read};
 
 /// What passes in one direction.
 const TOTAL: usize = 200 << 20;
+/// What it is made of; no head and no chunk size has that.
+const LETTER: u8 = b'~';
+/// How much is written and read at once.
+const PIECE: usize = 64 << 10;
 /// How much of it the buffers of two connections may swallow.
 const BUFFERED: usize = TOTAL / 2;
 /// How much memory may grow meanwhile.
@@ -111,10 +115,15 @@ async fn connect(daemon: &Daemon, request: &str) -> TcpStream {
     caller
 }
 
+/// What is written at once.
+fn letters() -> Vec<u8> {
+    vec![LETTER; PIECE]
+}
+
 /// Writes until nobody takes more; how much was taken.
 async fn fill(to: &mut TcpStream) -> usize {
-    let mut sent = 0;
-    while let Ok(written) = timeout(HELD_BACK, to.write(&[b'~'; 64 << 10])).await {
+    let (mut sent, piece) = (0, letters());
+    while let Ok(written) = timeout(HELD_BACK, to.write(&piece)).await {
         sent += written.expect("an open connection");
         assert!(sent < TOTAL, "nobody held this back");
     }
@@ -122,8 +131,9 @@ async fn fill(to: &mut TcpStream) -> usize {
 }
 
 async fn pour(to: &mut TcpStream, mut count: usize) {
+    let piece = letters();
     while count > 0 {
-        let piece = &[b'~'; 64 << 10][..count.min(64 << 10)];
+        let piece = &piece[..count.min(piece.len())];
         let written = timeout(DEADLINE, to.write(piece)).await.expect("it goes on");
         count -= written.expect("an open connection");
     }
@@ -131,14 +141,13 @@ async fn pour(to: &mut TcpStream, mut count: usize) {
 
 /// Reads so many times the letter that is poured.
 async fn swallow(from: &mut TcpStream, mut count: usize) {
-    let mut buffer = vec![0; 64 << 10];
-    // No head has that.
+    let mut buffer = vec![0; PIECE];
     while count > 0 {
         let came = timeout(DEADLINE, from.read(&mut buffer)).await.expect("it goes on");
         let came = came.expect("an open connection");
         assert!(came > 0, "{count} bytes too few");
-        let payload = buffer[..came].iter().filter(|byte| **byte == b'~').count();
-        count = count.saturating_sub(payload);
+        let payload: usize = buffer[..came].iter().map(|b| usize::from(*b == LETTER)).sum();
+        count = count.checked_sub(payload).expect("no more than was poured");
     }
 }
 

@@ -145,7 +145,7 @@ async fn a_body_that_meets_a_broken_pipe_is_not_sent_again() {
     peer.reset();
     Peer::has_ended(from).await;
     // The rest runs into the reset.
-    let _closed = caller.send(&[b'1'; 999_999]).await;
+    let _closed = caller.send("1".repeat(999_999).as_bytes()).await;
     let answer = caller.answer().await.expect("an answer");
     assert_eq!(reason(&answer), (502, Some("upstream_protocol")));
     assert!(!upstream.is_called().await, "sent again");
