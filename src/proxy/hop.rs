@@ -131,9 +131,11 @@ impl Found {
         if plain && !self.other_hop_by_hop {
             headers.remove(CONNECTION);
         } else if self.connection || self.other_hop_by_hop {
-            // RFC 9112 §6.1: a coding beneath chunked would be lost with the field that names it.
+            // RFC 9112 §6.1: a coding beneath chunked would be lost with the field that names it, and
+            // chunked is not applied twice.
             let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-            if !codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+            let chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            if !codings.next().is_none_or(chunked) || codings.next().is_some() {
                 return Err(Reason::BadRequest);
             }
             strip_hop_by_hop(headers);

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::clock::Moment;
@@ -150,6 +150,11 @@ pub fn response(reason: Reason) -> Response<Bytes> {
         Reason::Overloaded => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        // RFC 9112 §6.3: where a message ends that is framed ambiguously is anybody's guess, so
+        // nothing that follows it is read.
+        Reason::BadRequest => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         // RFC 9110 §15.5.6 wants the header; which methods a route forwards is not told.
         Reason::MethodNotAllowed => {
             headers.insert(ALLOW, HeaderValue::from_static(""));
@@ -180,15 +185,14 @@ pub fn date() -> HeaderValue {
 /// there is no request to answer.
 #[must_use]
 pub fn on_the_wire(reason: Reason) -> Vec<u8> {
-    let response = response(reason);
+    let mut response = response(reason);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let status = response.status();
     let phrase = status.canonical_reason().unwrap_or_default();
     let mut wire = format!("HTTP/1.1 {} {phrase}\r\n", status.as_str()).into_bytes();
     write_fields(&mut wire, response.headers());
     let length = response.body().len();
-    wire.extend_from_slice(
-        format!("content-length: {length}\r\nconnection: close\r\n\r\n").as_bytes(),
-    );
+    wire.extend_from_slice(format!("content-length: {length}\r\n\r\n").as_bytes());
     wire.extend_from_slice(response.body());
     wire
 }

@@ -89,6 +89,46 @@ async fn requests_under_way_are_finished_and_new_connections_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_end_at_once_while_streams_go_on_to_their_end() {
+    let stage = Stage::new();
+    let source = EventSource::new();
+    stage.api.serve("/events", Reply::events(&source));
+    let mut daemon = stage.ready("").await;
+    let (mut idle, mut streaming) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+        assert_eq!(caller.request("GET", "/", &[], b"").await.expect("an answer").status, 200);
+        idle.push(caller);
+    }
+    for _ in 0..20 {
+        let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+        caller.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+        streaming.push(caller);
+    }
+    assert!(source.wait_for_subscribers(20, DEADLINE).await);
+    daemon.signal("TERM");
+    for caller in &mut idle {
+        let rest = tokio::time::timeout(DEADLINE, caller.rest()).await.expect("ended at once");
+        assert_eq!(rest.expect("a clean end"), b"");
+    }
+    for number in 0..10 {
+        let event = format!("data: {number}\n\n");
+        assert_eq!(source.send(event.clone()), 20, "a stream was cut");
+        for caller in &mut streaming {
+            caller.until(&event).await.expect("the stream goes on");
+        }
+    }
+    let ended = Instant::now();
+    source.end();
+    for caller in &mut streaming {
+        // Its last chunk and the end, though the caller would have kept the connection.
+        assert!(caller.rest().await.expect("a clean end").ends_with(b"0\r\n\r\n"));
+    }
+    assert!(daemon.exit().success());
+    assert!(ended.elapsed() < PROMPT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_grace_bounds_what_is_waited_for() {
     let stage = Stage::new();
     let source = EventSource::new();

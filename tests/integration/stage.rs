@@ -2,6 +2,8 @@
 //! them and to send it many requests at once.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use emulator::{Api, Oauth2, Tls, Tokens};
 use tokio::io::copy_bidirectional;
@@ -65,6 +67,7 @@ pub fn route_to(upstream: &str, more: &str) -> String {
 pub struct Gate {
     pub address: SocketAddr,
     open: watch::Sender<bool>,
+    accepted: Arc<AtomicU64>,
     /// Ends with the gate.
     _held: JoinSet<()>,
 }
@@ -75,10 +78,13 @@ impl Gate {
         let address = listener.local_addr().expect("bound");
         let open = watch::Sender::new(false);
         let opened = open.subscribe();
+        let accepted = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&accepted);
         let mut held = JoinSet::new();
         held.spawn(async move {
             let mut passing = JoinSet::new();
             while let Ok((mut client, _)) = listener.accept().await {
+                count.fetch_add(1, Relaxed);
                 let mut opened = opened.clone();
                 passing.spawn(async move {
                     let open = opened.wait_for(|open| *open).await.is_ok();
@@ -88,11 +94,16 @@ impl Gate {
                 });
             }
         });
-        Self { address, open, _held: held }
+        Self { address, open, accepted, _held: held }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Connections so far, held back or not.
+    pub fn connections(&self) -> u64 {
+        self.accepted.load(Relaxed)
     }
 
     /// Lets through who waits, and who comes.

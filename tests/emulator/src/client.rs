@@ -100,6 +100,18 @@ impl Client {
         self.answer_to("GET").await
     }
 
+    /// Reads up to and including `text`, whatever it stands in.
+    pub async fn until(&mut self, text: &str) -> io::Result<String> {
+        loop {
+            let found = self.ahead.windows(text.len()).position(|part| part == text.as_bytes());
+            if let Some(at) = found {
+                let bytes = self.take(at + text.len()).await?;
+                return Ok(String::from_utf8_lossy(&bytes).into_owned());
+            }
+            self.fill().await?;
+        }
+    }
+
     /// Reads whatever comes until the connection closes.
     pub async fn rest(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = std::mem::take(&mut self.ahead);

@@ -49,6 +49,10 @@ pub(super) fn head(
     parts.version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let mut said = Said::default();
     parts.headers = collect(&bytes, parsed.headers, |name, value| said.note(name, value))?;
+    if let (Some(length), 2..) = (said.length, said.lengths) {
+        // RFC 9112 §6.3: once is what may be passed on.
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     let body = Body::of(&parts, &said, method)?;
     let ends = matches!(body, Body::Close) || said.close;
     let persistent = parts.version == Version::HTTP_11 && !ends;
@@ -94,6 +98,8 @@ fn collect(
 #[derive(Default)]
 struct Said {
     length: Option<u64>,
+    /// How often the length was said.
+    lengths: usize,
     coded: bool,
     /// Exactly once, and nothing beneath it.
     chunked: bool,
@@ -110,6 +116,7 @@ impl Said {
                 if self.length.replace(length).is_some_and(|earlier| earlier != length) {
                     return Err(Malformed("differing Content-Length values"));
                 }
+                self.lengths += 1;
             }
         } else if *name == TRANSFER_ENCODING {
             self.chunked = !self.coded && value.eq_ignore_ascii_case(b"chunked");
