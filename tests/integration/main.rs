@@ -25,6 +25,7 @@ mod canary;
 mod headers;
 mod oidc;
 mod outages;
+mod quit;
 mod refused;
 mod reload;
 mod rotation;
