@@ -8,9 +8,28 @@ from pathlib import Path
 import pytest
 
 from containers import PAUSE, ROOT, Containers
+from pod import Pod
 
 TOOLS = Path(__file__).parent / ".venv" / "bin"
 DEPLOY = ROOT / "deploy"
+
+# Asks for ever, says so when an answer is not 200, and makes its last requests after SIGTERM.
+APPLICATION = """
+ask() { wget -q -O /dev/null http://127.0.0.1:8080/orders; }
+trap 'ending=yes' TERM
+while [ -z "$ending" ]; do
+    if ask; then ok=$((ok + 1)); else echo "failed request"; fi
+done
+for last in 1 2 3; do ask || echo "failed request"; done
+echo "ended after $ok requests"
+"""
+
+WORLD = {
+    "https://idp.example/oauth2/token": "http://idp.test:9000/token",
+    'upstream = "https://api.example.com"':
+        'upstream = "http://api.test:9001"\nallow_plaintext = true',
+    'client_id = "orders-sidecar"': 'client_id = "orders-sidecar"\nallow_plaintext = true',
+}
 
 
 def run(*command, stdin=None, check=True, cwd=ROOT, env=None):
@@ -70,6 +89,29 @@ def images(containers, image):
     containers.build_busybox("pause", PAUSE)
     containers.build_busybox("application")
     return image
+
+
+@pytest.fixture
+def start(containers, images, tmp_path_factory):
+    """Starts a pod from one of the manifests."""
+    pods = []
+
+    def start(manifest, application, secrets, replace=WORLD):
+        home = tmp_path_factory.mktemp("pod")
+        home.chmod(0o755)
+        pods.append(Pod(containers, home, DEPLOY / "kubernetes" / manifest,
+                        application=application, secrets=secrets, replace=replace))
+        return pods[-1]
+
+    yield start
+    for pod in pods:
+        pod.remove()
+
+
+@pytest.fixture
+def rotating(start):
+    return start("rotating.yaml", APPLICATION,
+                 {"client-secret": "first", "refresh-token": "bootstrap"})
 
 
 def build_image(containers, build_stage, *arguments):

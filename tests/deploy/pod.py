@@ -1,5 +1,6 @@
 """One Pod of deploy/kubernetes under podman, with what the kubelet does for it done here."""
 
+import http.client
 import json
 import os
 import shutil
@@ -73,16 +74,16 @@ class Pod:
             sys.executable, str(Path(__file__).parent / "world.py"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert json.loads(self.world.stdout.readline()) == "ready"
-        self.started = time.monotonic()
         for container in self.names():
             containers.podman("start", self.container(container))
+            self._started(container)
         self.sidecar_pid = containers.inspect(self.container("bearerd"))["State"]["Pid"]
 
     def _as_podman_takes_it(self, workload, application):
         """The pod of a workload, as it is but for what podman does not know:
 
         - it would run a native sidecar to its end before all else, so that becomes a container;
-        - it does not probe by HTTP from outside the container: `Pod` does;
+        - it does not probe by HTTP from outside the container and knows no hooks: `_started` does;
         - volumes are directories that the test keeps as the kubelet keeps them;
         - images are those of the tests.
         """
@@ -91,11 +92,15 @@ class Pod:
         for container in spec.pop("initContainers", []):
             assert container.pop("restartPolicy") == "Always"
             spec["containers"].insert(0, container)
+        self.held_back_by = {}
         for container in spec["containers"]:
             self_made = container["name"] == "bearerd"
             container["image"] = "localhost/bearerd" if self_made else "localhost/application"
             container["imagePullPolicy"] = "Never"
-            for probe in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle"):
+            hooks = container.pop("lifecycle", {})
+            startup = container.pop("startupProbe", None)
+            self.held_back_by[container["name"]] = (startup, hooks.get("postStart"))
+            for probe in ("livenessProbe", "readinessProbe"):
                 container.pop(probe, None)
             if not self_made:
                 container["command"], container["args"] = ["/bin/sh", "-c"], [application.strip()]
@@ -110,6 +115,31 @@ class Pod:
                  "dnsConfig": {"nameservers": ["127.0.0.1"]}}
         metadata = {"name": self.name, "labels": template["metadata"]["labels"]}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+    def _started(self, container):
+        """What the kubelet waits for before it starts the next container."""
+        startup, hook = self.held_back_by[container]
+        if hook:
+            self.containers.podman("exec", self.container(container), *hook["exec"]["command"])
+        if startup:
+            assert startup["httpGet"]["port"] == "bearerd-admin"
+            until("the startup probe", lambda: self._answers(startup["httpGet"]["path"]))
+
+    def _answers(self, path):
+        try:
+            return self.admin(path)[0] == 200
+        except OSError:
+            return False
+
+    def admin(self, path, method="GET"):
+        """An answer of bearerd's admin listener, asked from outside the pod."""
+        connection = http.client.HTTPConnection(self.address, ADMIN, timeout=10)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
 
     def names(self):
         return [container["name"] for container in self.pod["spec"]["containers"]]

@@ -7,74 +7,10 @@ import time
 
 import pytest
 
-from conftest import DEPLOY, run
-from pod import ADMIN, PROXY, Pod, until
+from conftest import APPLICATION, run
+from pod import PROXY, until
 
 LIMIT = 64 << 20
-
-# Asks for ever, says so when an answer is not 200, and makes its last requests after SIGTERM.
-APPLICATION = """
-ask() { wget -q -O /dev/null http://127.0.0.1:8080/orders; }
-trap 'ending=yes' TERM
-while [ -z "$ending" ]; do
-    if ask; then ok=$((ok + 1)); else echo "failed request"; fi
-done
-for last in 1 2 3; do ask || echo "failed request"; done
-echo "ended after $ok requests"
-"""
-
-WORLD = {
-    "https://idp.example/oauth2/token": "http://idp.test:9000/token",
-    'upstream = "https://api.example.com"':
-        'upstream = "http://api.test:9001"\nallow_plaintext = true',
-    'client_id = "orders-sidecar"': 'client_id = "orders-sidecar"\nallow_plaintext = true',
-}
-
-
-def admin(pod, path, method="GET"):
-    """An answer of the admin listener, asked from outside the pod."""
-    connection = http.client.HTTPConnection(pod.address, ADMIN, timeout=10)
-    try:
-        connection.request(method, path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    finally:
-        connection.close()
-
-
-def ready(pod):
-    """As the kubelet does by the startup probe."""
-    def answers():
-        try:
-            return admin(pod, "/startupz")[0] == 200
-        except OSError:
-            return False
-    until("the startup probe", answers)
-
-
-@pytest.fixture
-def start(containers, images, tmp_path_factory):
-    """Starts a pod from one of the manifests."""
-    pods = []
-
-    def start(manifest, application, secrets, replace=WORLD):
-        home = tmp_path_factory.mktemp("pod")
-        home.chmod(0o755)
-        pods.append(Pod(containers, home, DEPLOY / "kubernetes" / manifest,
-                        application=application, secrets=secrets, replace=replace))
-        return pods[-1]
-
-    yield start
-    for pod in pods:
-        pod.remove()
-
-
-@pytest.fixture
-def rotating(start):
-    pod = start("rotating.yaml", APPLICATION,
-                {"client-secret": "first", "refresh-token": "bootstrap"})
-    ready(pod)
-    return pod
 
 
 def test_requests_go_on_while_the_kubelet_swaps_the_secret(rotating):
@@ -125,7 +61,6 @@ def test_a_restarted_sidecar_goes_on_with_the_stored_refresh_token(rotating):
     assert pod.stop("bearerd") == 0
     tokens = pod.ask()["tokens"]
     pod.containers.podman("start", pod.container("bearerd"))
-    ready(pod)
     until("another rotation", lambda: pod.ask()["tokens"] > tokens)
     assert pod.ask()["reused"] == 0
     stored = pod.store / "orders.json"
@@ -139,8 +74,8 @@ def test_the_proxy_is_for_the_pod_alone_and_the_metrics_are_for_all(rotating):
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection(pod.address, PROXY, timeout=10).connect()
     for path in ("/livez", "/startupz", "/readyz", "/status"):
-        assert admin(pod, path)[0] == 200, path
-    status, metrics = admin(pod, "/metrics")
+        assert pod.admin(path)[0] == 200, path
+    status, metrics = pod.admin("/metrics")
     assert status == 200 and "bearerd_requests_total" in metrics
     run("promtool", "check", "metrics", stdin=metrics)
 
@@ -150,13 +85,21 @@ def test_a_projected_token_is_used_and_followed(start):
     pod = start("sidecar.yaml", application, {"token": "projected-1"}, {
         'upstream = "https://api.example.com"':
             'upstream = "http://api.test:9001"\nallow_plaintext = true'})
-    ready(pod)
     pod.ask(admit={"projected-1": 3600})
     until("the first token", lambda: pod.ask()["ok"] > 0)
     pod.ask(admit={"projected-2": 3600})
     pod.secrets.swap({"token": "projected-2"})
     until("the second token", lambda: pod.ask()["last_token"] == "projected-2")
     assert not list(pod.store.iterdir())
+
+
+def test_the_legacy_form_holds_the_application_back_until_there_is_a_token(start):
+    pod = start("legacy.yaml", APPLICATION, {"client-secret": "first"})
+    until("requests", lambda: pod.ask()["ok"] > 3)
+    # The kubelet's order: SIGTERM to the application, bearerd's when preStop has slept.
+    assert pod.stop("orders") == 0
+    assert "failed request" not in pod.logs("orders"), pod.logs("orders")
+    assert pod.stop("bearerd") == 0
 
 
 def test_a_job_ends_its_sidecar_by_itself(start):
@@ -172,6 +115,5 @@ def test_a_job_ends_its_sidecar_by_itself(start):
 
 def test_nobody_outside_the_pod_can_end_a_jobs_sidecar(start):
     pod = start("job.yaml", "exec busybox sleep 60", {"client-secret": "first"})
-    ready(pod)
-    assert admin(pod, "/quitquitquit", "POST")[0] == 403
-    assert admin(pod, "/livez")[0] == 200
+    assert pod.admin("/quitquitquit", "POST")[0] == 403
+    assert pod.admin("/livez")[0] == 200

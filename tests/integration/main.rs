@@ -23,6 +23,7 @@ mod bodies;
 mod bursts;
 mod canary;
 mod headers;
+mod healthcheck;
 mod oidc;
 mod outages;
 mod quit;
