@@ -3,7 +3,7 @@
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: deps build test lint demo bench check
+.PHONY: deps build test test-deploy lint demo bench check
 
 deps:
 	tests/deps/install.sh build test
@@ -14,6 +14,15 @@ build:
 
 test: deps
 	$(CARGO) test --workspace --locked
+
+# deploy/, on real parts: the image, pods under podman (as root), charts, manifests, alerts, dashboard.
+# The program is linked statically, as in the image.
+STATIC := $(shell uname -m)-unknown-linux-gnu
+test-deploy:
+	tests/deps/install.sh deploy
+	RUSTFLAGS="-C target-feature=+crt-static" \
+		$(CARGO) build --locked --profile quick --bin bearerd --target $(STATIC)
+	BEARERD=$(TARGET)/$(STATIC)/quick/bearerd tests/deploy/.venv/bin/pytest -q tests/deploy
 
 lint:
 	tests/deps/install.sh build

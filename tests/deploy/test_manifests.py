@@ -23,7 +23,6 @@ TEST_POD = "the pod of `helm test` listens to nobody and ends by itself"
 EXPLAINED = {
     ("CKV_K8S_8", "chart"): TEST_POD,
     ("CKV2_K8S_6", "chart"): TEST_POD,
-    ("CKV2_K8S_6", "kustomize"): "who may come to an application is not the component's to say",
     ("CKV_K8S_9", "chart"): TEST_POD,
     ("CKV_K8S_9", "kubernetes"): "bearerd has no readiness probe: pods that are taken out because "
                                  "an identity provider is down help nobody",
