@@ -1,5 +1,6 @@
 """The commands of deploy/README.md, as they stand there."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -90,3 +91,30 @@ def test_the_chart_is_installed_as_the_readme_says(tmp_path):
 def test_the_paths_that_the_readme_links_to_are_there():
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert (DEPLOY / link).exists(), link
+
+
+def logged_fields():
+    """The fields of every log line that the product writes at INFO and above, from its source."""
+    fields = set()
+    for file in (ROOT / "src").rglob("*.rs"):
+        if "tests" in file.parts or file.name == "tests.rs":
+            continue
+        code = file.read_text().split("#[cfg(test)]")[0]
+        for call in re.finditer(r"\b(?:info|warn|error)!\(([^;]*?)\"", code):
+            for part in call.group(1).split(","):
+                if name := re.match(r"\s*[%?]?([a-z_]+)\s*(=|$)", part):
+                    fields.add(name.group(1))
+    return fields
+
+
+def test_the_fields_of_the_log_are_those_that_the_readme_lists(rotating):
+    table = README.split("### Logs")[1].split("## Rotating")[0]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    listed = {field for row in rows for field in re.findall(r"`([a-z_]+)`", row)}
+    assert listed == logged_fields()
+    assert rotating.stop("bearerd") == 0
+    lines = [json.loads(line) for line in rotating.logs("bearerd").splitlines()]
+    assert {"token refreshed", "stopping", "stopped"} <= {line["message"] for line in lines}
+    always = {"timestamp", "level", "target", "message"}
+    for line in lines:
+        assert always <= set(line) <= always | listed, line

@@ -35,5 +35,6 @@ mod shutdown;
 mod smoke;
 mod stage;
 mod support;
+mod traces;
 mod upstreams;
 mod vendors;
