@@ -43,7 +43,7 @@ def test_requests_go_on_while_the_kubelet_swaps_the_secret(rotating):
     assert pod.memory() < LIMIT // 2, f"{pod.memory() >> 20} MiB"
 
 
-def test_the_sidecar_outlives_the_application_and_finishes_what_is_under_way(rotating):
+def test_the_sidecar_serves_the_applications_last_requests_and_ends_after_it(rotating):
     pod = rotating
     # The kubelet's order: first the application, then the native sidecar.
     assert pod.stop("orders") == 0
