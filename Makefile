@@ -3,7 +3,7 @@
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: deps build test torture lint demo bench check
+.PHONY: deps build test test-deploy torture lint demo bench check
 
 deps:
 	tests/deps/install.sh build test
@@ -19,6 +19,15 @@ test: deps
 torture: deps
 	BEARERD_TORTURE=$(or $(N),20) $(CARGO) test --locked --test integration -- \
 		durability::kills --nocapture --test-threads 1
+
+# deploy/, on real parts: the image, pods under podman (as root), charts, manifests, alerts, dashboard.
+# The program is linked statically, as in the image.
+STATIC := $(shell uname -m)-unknown-linux-gnu
+test-deploy:
+	tests/deps/install.sh deploy
+	RUSTFLAGS="-C target-feature=+crt-static" \
+		$(CARGO) build --locked --profile quick --bin bearerd --target $(STATIC)
+	BEARERD=$(TARGET)/$(STATIC)/quick/bearerd tests/deploy/.venv/bin/pytest -q tests/deploy
 
 lint:
 	tests/deps/install.sh build

@@ -1,5 +1,5 @@
-//! Health, metrics and status, on a listener of its own. Everything here is read-only and free of
-//! secrets.
+//! Health, metrics and status, on a listener of its own. Everything here is free of secrets, and
+//! read-only but for the opt-in end of the process in [`quit`].
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::Moment;
@@ -22,7 +22,10 @@ use crate::credential::Credential;
 use crate::metrics::Metrics;
 use crate::proxy::route::Routes;
 
+mod quit;
 mod status;
+
+use quit::Caller;
 
 /// Open connections; a scraper and a few probes need a handful.
 const MAX_CONNECTIONS: usize = 64;
@@ -35,21 +38,24 @@ pub struct Snapshot {
     pub credentials: Vec<Credential>,
     /// Every route.
     pub routes: Arc<Routes>,
+    /// Whether `POST /quitquitquit` ends the process.
+    pub quit_endpoint: bool,
 }
 
-/// Serves `listener` for ever.
+/// Serves `listener` for ever, and tells `quit` when somebody has rightly asked for the end.
 pub async fn serve(
     listener: TcpListener,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     metrics: Arc<Metrics>,
+    quit: Arc<Notify>,
 ) {
     let mut connections = JoinSet::new();
     loop {
         while connections.len() >= MAX_CONNECTIONS {
             connections.join_next().await;
         }
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the admin listener");
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -58,9 +64,15 @@ pub async fn serve(
         };
         while connections.try_join_next().is_some() {}
         let (snapshot, metrics) = (snapshot.clone(), Arc::clone(&metrics));
+        let (caller, quit) = (Caller::new(peer), Arc::clone(&quit));
+        let asking = caller.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let current = Arc::clone(&snapshot.borrow());
-            let response = answer(&request, &current, &metrics);
+            let response = if current.quit_endpoint && request.uri().path() == quit::PATH {
+                asking.answer(&request)
+            } else {
+                answer(&request, &current, &metrics)
+            };
             async move { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()
@@ -69,6 +81,10 @@ pub async fn serve(
             .serve_connection(TokioIo::new(stream), service);
         connections.spawn(async move {
             let _ = connection.await;
+            // Not before: the answer would be lost with the process.
+            if caller.asked() {
+                quit.notify_one();
+            }
         });
     }
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -55,6 +56,9 @@ enum Command {
         /// Ask for readiness instead of life
         #[arg(long)]
         ready: bool,
+        /// Ask again for so many seconds until the answer is yes
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u32,
     },
 }
 
@@ -71,7 +75,9 @@ pub fn main() -> ExitCode {
     match arguments.command {
         Command::Run { config } => run(&config),
         Command::Check { config, fetch } => check(&config, fetch),
-        Command::Healthcheck { admin, ready } => healthcheck::run(admin, ready),
+        Command::Healthcheck { admin, ready, wait } => {
+            healthcheck::run(admin, ready, Duration::from_secs(wait.into()))
+        }
     }
 }
 

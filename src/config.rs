@@ -48,6 +48,8 @@ pub struct ServerConfig {
     pub listen: Vec<Listen>,
     /// Health, metrics, status.
     pub admin: SocketAddr,
+    /// Whether `POST /quitquitquit` on the admin listener ends the process.
+    pub quit_endpoint: bool,
     /// Worker threads of the data plane.
     pub threads: usize,
     /// Host names accepted beside the listeners' own and the routes', in lowercase, without port.

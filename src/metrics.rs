@@ -17,6 +17,10 @@ const REQUEST_BUCKETS: [f64; 14] =
 /// From five milliseconds to the deadline of a token request.
 const FETCH_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Why a token is fetched, and what comes of it: the closed sets behind the labels.
+const FETCH_TRIGGERS: [&str; 4] = ["startup", "scheduled", "unauthorized", "changed"];
+const FETCH_OUTCOMES: [&str; 3] = ["ok", "transient", "terminal"];
+
 /// Every series of the process.
 pub struct Metrics {
     registry: Registry,
@@ -58,7 +62,7 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             register(&registry, HistogramVec::new(options, labels))
         };
-        Ok(Self {
+        let metrics = Self {
             requests: counter(
                 "bearerd_requests_total",
                 "Requests answered, by route and status code.",
@@ -138,7 +142,12 @@ impl Metrics {
                 &["outcome"],
             )?,
             registry,
-        })
+        };
+        // From 0 on: Prometheus sees no increase in a series that begins with 1.
+        for outcome in ["ok", "failed"] {
+            metrics.reloads.with_label_values(&[outcome]);
+        }
+        Ok(metrics)
     }
 
     /// The text format 0.0.4.
@@ -169,6 +178,9 @@ impl Metrics {
     #[must_use]
     pub fn credential(&self, name: &str) -> Arc<CredentialMetrics> {
         let writes = |outcome| self.store_writes.with_label_values(&[name, outcome]);
+        for labels in FETCH_TRIGGERS.iter().flat_map(|t| FETCH_OUTCOMES.map(|o| [name, *t, o])) {
+            self.fetches.with_label_values(&labels);
+        }
         Arc::new(CredentialMetrics {
             name: name.to_owned(),
             fetches: self.fetches.clone(),

@@ -86,9 +86,10 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     let prepared = wiring.prepare(&config)?;
     let credentials = refreshers.apply(&config);
     let routes = Arc::new(wiring.routes(&config, prepared, &credentials));
-    let snapshot = Arc::new(Snapshot { credentials, routes: Arc::clone(&routes) });
+    let quit_endpoint = config.server.quit_endpoint;
+    let snapshot = Snapshot { credentials, routes: Arc::clone(&routes), quit_endpoint };
     let (routes, routes_seen) = watch::channel(routes);
-    let (snapshot, snapshot_seen) = watch::channel(snapshot);
+    let (snapshot, snapshot_seen) = watch::channel(Arc::new(snapshot));
     let drain = Arc::new(Drain::default());
     let refreshers = Arc::new(Mutex::new(refreshers));
     let mut server = Server::new_with_opt_and_conf(None, process(config.server.threads));
@@ -98,9 +99,10 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
         server.add_service(worker.map_err(failed)?);
     }
     let announcement = Announcement::of(&config, &listeners, &admin);
-    let handled = Arc::new(Notify::new());
+    let (handled, quit) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let stop = Stop {
         handled: Arc::clone(&handled),
+        quit: Arc::clone(&quit),
         // From here on only the workers listen: when they stop, connecting is refused.
         sockets: listeners.into_iter().filter_map(Bound::close).collect(),
         drain,
@@ -110,7 +112,7 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     let path = path.to_owned();
     let reload = Reload { path, config, wiring, refreshers, metrics, routes, snapshot };
     let admin = Some((admin, snapshot_seen));
-    server.add_service(Control { admin, reload, handled, announcement });
+    server.add_service(Control { admin, reload, handled, quit, announcement });
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     info!("stopped");
     Ok(())
@@ -178,6 +180,8 @@ struct Control {
     reload: Reload,
     /// Told when the signals to end are handled.
     handled: Arc<Notify>,
+    /// Tells that the admin listener was asked for the end.
+    quit: Arc<Notify>,
     announcement: Announcement,
 }
 
@@ -203,7 +207,8 @@ impl Service for Control {
             Err(error) => return error!(%error, "the admin listener cannot be served"),
         };
         let metrics = Arc::clone(&self.reload.metrics);
-        tokio::join!(admin::serve(listener, snapshot, metrics), self.reload.run(hangup));
+        let admin = admin::serve(listener, snapshot, metrics, Arc::clone(&self.quit));
+        tokio::join!(admin, self.reload.run(hangup));
     }
 
     fn name(&self) -> &'static str {
@@ -215,9 +220,11 @@ impl Service for Control {
     }
 }
 
-/// What a signal to end does: drain, then let the refreshers finish, then tell pingora.
+/// What a signal to end, or the same said to the admin listener, does: drain, then let the
+/// refreshers finish, then tell pingora.
 struct Stop {
     handled: Arc<Notify>,
+    quit: Arc<Notify>,
     /// Paths of the unix sockets listened on.
     sockets: Vec<PathBuf>,
     drain: Arc<Drain>,
@@ -237,6 +244,7 @@ impl ShutdownSignalWatch for Stop {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+            () = self.quit.notified() => "quitquitquit",
         };
         info!(signal = name, grace = ?self.grace, "stopping");
         let deadline = Moment::now().plus(self.grace);

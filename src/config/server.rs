@@ -21,6 +21,7 @@ pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
         listeners(&item, allow_remote == Some(true))
     });
     let admin = section.take("admin").map_or(Some(ADMIN), |item| socket(&item, &item.text()?));
+    let quit_endpoint = section.take("quit_endpoint").map_or(Some(false), |item| item.bool());
     let threads = number(&section, "threads", 1, 1..=256);
     let hosts = section.take("allowed_hosts").map_or(Some(Vec::new()), |item| allowed_hosts(&item));
     let grace = number(&section, "shutdown_grace_seconds", 30, 0..=3600);
@@ -39,6 +40,7 @@ pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
     Some(ServerConfig {
         listen,
         admin: admin?,
+        quit_endpoint: quit_endpoint?,
         threads: usize::try_from(threads?).ok()?,
         allowed_hosts: hosts?,
         shutdown_grace: Duration::from_secs(grace?),
@@ -52,6 +54,7 @@ fn default() -> ServerConfig {
     ServerConfig {
         listen: vec![Listen::Tcp(LISTEN)],
         admin: ADMIN,
+        quit_endpoint: false,
         threads: 1,
         allowed_hosts: Vec::new(),
         shutdown_grace: Duration::from_secs(30),

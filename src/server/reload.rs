@@ -108,7 +108,8 @@ impl Reload {
         refreshers.spawn();
         let routes = Arc::new(self.wiring.routes(&config, prepared, &credentials));
         self.routes.send_replace(Arc::clone(&routes));
-        self.snapshot.send_replace(Arc::new(Snapshot { credentials, routes }));
+        let quit_endpoint = config.server.quit_endpoint;
+        self.snapshot.send_replace(Arc::new(Snapshot { credentials, routes, quit_endpoint }));
         for warning in &config.warnings {
             warn!("{warning}");
         }

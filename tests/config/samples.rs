@@ -102,13 +102,19 @@ fn every_configuration_in_the_readme_is_valid() {
 }
 
 #[test]
-fn the_configuration_in_the_kubernetes_manifest_is_valid() {
-    let manifest = include_str!("../../deploy/kubernetes/sidecar.yaml");
-    let after = manifest.split("bearerd.toml: |\n").nth(1).expect("a configuration");
-    let lines = after.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
-    let config = moved_home(&lines.map(str::trim_start).collect::<Vec<_>>().join("\n"));
-    let config = config.unwrap_or_else(|told| panic!("{told}"));
-    assert_eq!(config.warnings, Vec::<String>::new());
+fn the_configurations_in_the_kubernetes_manifests_are_valid() {
+    for manifest in [
+        include_str!("../../deploy/kubernetes/sidecar.yaml"),
+        include_str!("../../deploy/kubernetes/rotating.yaml"),
+        include_str!("../../deploy/kubernetes/legacy.yaml"),
+        include_str!("../../deploy/kubernetes/job.yaml"),
+    ] {
+        let after = manifest.split("bearerd.toml: |\n").nth(1).expect("a configuration");
+        let lines = after.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
+        let config = moved_home(&lines.map(str::trim_start).collect::<Vec<_>>().join("\n"));
+        let config = config.unwrap_or_else(|told| panic!("{told}"));
+        assert_eq!(config.warnings, Vec::<String>::new());
+    }
 }
 
 /// Loads `text` with every absolute path moved into a home where it exists.

@@ -53,6 +53,15 @@ fn an_admin_address_without_a_port() {
 }
 
 #[test]
+fn a_quit_endpoint_that_is_neither_on_nor_off() {
+    assert_snapshot!(told("admin =", r#"quit_endpoint = "on"
+admin ="#), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.quit_endpoint: is a string; write true or false
+    ");
+}
+
+#[test]
 fn no_threads() {
     assert_snapshot!(told("admin =", "threads = 0
 admin ="), @"

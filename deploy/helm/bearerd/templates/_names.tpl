@@ -1,0 +1,25 @@
+{{- define "bearerd.name" -}}
+{{- if contains "bearerd" .Release.Name -}}
+{{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-bearerd" (.Release.Name | trunc 55 | trimSuffix "-") }}
+{{- end -}}
+{{- end }}
+
+{{- define "bearerd.configName" -}}
+{{ .Values.existingConfig | default (include "bearerd.name" .) }}
+{{- end }}
+
+{{- define "bearerd.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ with .digest }}@{{ . }}{{ end }}
+{{- end -}}
+{{- end }}
+
+{{- define "bearerd.labels" -}}
+app.kubernetes.io/name: bearerd
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}

@@ -1,0 +1,83 @@
+"""The image: what is in it, and that building it again gives the same."""
+
+import io
+import json
+import tarfile
+
+from conftest import DEPLOY, build_image, run
+
+
+def test_the_image_file_is_clean():
+    run("hadolint", DEPLOY / "Dockerfile")
+
+
+def test_the_program_needs_no_library(program):
+    assert "NEEDED" not in run("readelf", "--dynamic", program).stdout
+
+
+def test_the_image_holds_the_program_certificates_and_a_place_for_the_store(containers, image):
+    archive = containers.home / "image.tar"
+    containers.podman("save", "--output", str(archive), image)
+    files = {}
+    with tarfile.open(archive) as saved:
+        for layer in json.load(saved.extractfile("manifest.json"))[0]["Layers"]:
+            with tarfile.open(fileobj=io.BytesIO(saved.extractfile(layer).read())) as layer:
+                files |= {entry.name: entry for entry in layer}
+    content = {name for name, entry in files.items() if entry.isfile()}
+    assert content == {"bearerd", "etc/nsswitch.conf", "etc/ssl/certs/ca-certificates.crt"}
+    store = files["var/lib/bearerd"]
+    assert (store.uid, store.gid, store.mode & 0o777) == (65532, 65532, 0o700)
+    assert all(files[name].uid == 0 for name in content)
+    assert {entry.mtime for entry in files.values()} == {0}
+
+
+def test_the_image_runs_as_a_numeric_user_and_says_what_it_is(containers, image):
+    config = containers.inspect(image, "image")["Config"]
+    assert config["User"] == "65532:65532"
+    assert config["Entrypoint"] == ["/bearerd"]
+    assert config["Cmd"] == ["run", "--config", "/etc/bearerd/bearerd.toml"]
+    labels = config["Labels"]
+    version = run("cargo", "metadata", "--no-deps", "--format-version", "1", "--offline").stdout
+    packages = {package["name"]: package for package in json.loads(version)["packages"]}
+    assert labels["org.opencontainers.image.version"] == packages["bearerd"]["version"]
+    assert labels["org.opencontainers.image.licenses"] == packages["bearerd"]["license"]
+    assert labels["org.opencontainers.image.title"] == "bearerd"
+
+
+def test_the_same_program_gives_the_same_image(containers, build_stage):
+    digests = []
+    for name in ("once", "again"):
+        build_image(containers, build_stage, "--format", "oci", "--tag", f"localhost/{name}")
+        digests.append(containers.inspect(f"localhost/{name}", "image")["Digest"])
+    assert digests[0] == digests[1]
+
+
+def test_the_health_check_asks_the_program(containers, image, tmp_path):
+    (tmp_path / "token").write_text("abc")
+    (tmp_path / "bearerd.toml").write_text(
+        '[credentials.c]\nprovider = "file"\npath = "/etc/bearerd/token"\n'
+        '[[routes]]\nupstream = "https://api.example.com"\ncredential = "c"\n')
+    tmp_path.chmod(0o755)
+    checked = containers.podman(
+        "run", "--rm", "--network", "none", "--volume", f"{tmp_path}:/etc/bearerd:ro", image,
+        "check", "--config", "/etc/bearerd/bearerd.toml")
+    assert "api.example.com" in checked.stdout
+    containers.podman(
+        "run", "--detach", "--name", "health", "--network", "none", "--read-only",
+        "--volume", f"{tmp_path}:/etc/bearerd:ro", image)
+    try:
+        containers.podman("wait", "--condition", "running", "health", timeout=20)
+        assert until_healthy(containers), containers.podman("logs", "health").stderr
+        containers.podman("pause", "health")
+        assert containers.podman("healthcheck", "run", "health", check=False).returncode != 0
+    finally:
+        containers.podman("unpause", "health", check=False)
+        containers.podman("rm", "--force", "--time", "5", "health")
+
+
+def until_healthy(containers):
+    """Asks until the listener is there; each attempt has the image's own deadline."""
+    for _ in range(50):
+        if containers.podman("healthcheck", "run", "health", check=False).returncode == 0:
+            return True
+    return False

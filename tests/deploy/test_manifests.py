@@ -1,0 +1,224 @@
+"""Manifests, component and chart: accepted by every Kubernetes that they are for, and what a platform
+team looks for in them."""
+
+import json
+
+import kubernetes_validate.utils
+import pytest
+
+from conftest import DEPLOY, run
+from manifests import (
+    APPLICATION_VALUES, CHART, CHART_VALUES, application_chart, documents, helm, pod_spec, rendered,
+    sidecar,
+)
+
+VERSIONS = sorted({kubernetes_validate.utils.major_minor(version)
+                   for version in kubernetes_validate.utils.all_versions()}, key=len)
+VERSIONS = [version for version in VERSIONS if int(version.partition(".")[2]) >= 29]
+# Kinds of the Prometheus operator: no published schema comes with Kubernetes.
+FOREIGN = {"PodMonitor", "PrometheusRule"}
+
+# What checkov says, in which of the forms, and why it stays.
+TEST_POD = "the pod of `helm test` listens to nobody and ends by itself"
+EXPLAINED = {
+    ("CKV_K8S_8", "chart"): TEST_POD,
+    ("CKV2_K8S_6", "chart"): TEST_POD,
+    ("CKV_K8S_9", "chart"): TEST_POD,
+    ("CKV_K8S_9", "kubernetes"): "bearerd has no readiness probe: pods that are taken out because "
+                                 "an identity provider is down help nobody",
+    **{("CKV_K8S_11", form): "no CPU limit: throttling would delay the application's every request"
+       for form in ("chart", "kubernetes", "kustomize")},
+    **{("CKV_K8S_15", form): "a tag that does not move needs no pull at every start"
+       for form in ("chart", "kubernetes", "kustomize")},
+    **{("CKV_K8S_43", form): "the examples' registry does not exist; the chart takes a digest"
+       for form in ("chart", "kubernetes", "kustomize")},
+}
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("charts")
+
+
+@pytest.fixture(scope="session")
+def all_rendered(home):
+    return dict(rendered(str(home)))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_form_is_valid_in_every_kubernetes_from_1_29_on(version, home):
+    checked = 0
+    for name, text in rendered(str(home), f"{version}.0"):
+        for document in documents(text):
+            if document["kind"] not in FOREIGN:
+                kubernetes_validate.utils.validate(document, version, strict=True)
+                checked += 1
+        assert name
+    assert checked > 30
+
+
+def test_the_newest_kubernetes_is_among_them():
+    assert len(VERSIONS) >= 9
+
+
+def test_checkov_finds_nothing_that_is_not_explained(all_rendered, tmp_path):
+    for name, text in all_rendered.items():
+        file = tmp_path / name.replace("/", "-")
+        file.with_suffix(".yaml").write_text(text)
+    done = run("checkov", "--directory", tmp_path, "--framework", "kubernetes", "--output", "json",
+               "--quiet", "--compact", "--skip-download", check=False,
+               env={"LOG_LEVEL": "CRITICAL"})
+    report = json.loads(done.stdout)
+    assert report["summary"]["passed"] > 300
+    found = {}
+    for check in report["results"]["failed_checks"]:
+        form = check["file_path"].strip("/").removesuffix(".yaml").partition("-")[0]
+        # The application's chart is about the sidecar in it; the application is a sketch.
+        if form != "application":
+            found[check["check_id"], form] = f"{check['check_name']}: {check['file_path']}"
+    assert set(found) == set(EXPLAINED), {
+        key: found.get(key) for key in set(found) ^ set(EXPLAINED)}
+
+
+def test_every_sidecar_is_restricted_and_sized_as_promised(all_rendered):
+    seen = 0
+    for name, text in all_rendered.items():
+        if not (found := sidecar(text)):
+            continue
+        container, native, pod = found
+        seen += 1
+        security = {**pod["securityContext"], **container["securityContext"]}
+        assert security["runAsNonRoot"] is True, name
+        assert (security["runAsUser"], security["runAsGroup"]) == (65532, 65532), name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert security["readOnlyRootFilesystem"] is True, name
+        assert security["allowPrivilegeEscalation"] is False, name
+        assert security["capabilities"] == {"drop": ["ALL"]}, name
+        assert pod["securityContext"]["fsGroup"] == 65532, name
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["terminationGracePeriodSeconds"] > 30, name
+        assert container["resources"] == {
+            "requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}, name
+        assert "readinessProbe" not in container, name
+        assert container["livenessProbe"]["httpGet"]["path"] == "/livez", name
+        assert not any("subPath" in mount for mount in container["volumeMounts"]), name
+        if native:
+            assert container["restartPolicy"] == "Always", name
+            assert container["startupProbe"]["httpGet"]["path"] == "/startupz", name
+            assert "lifecycle" not in container, name
+        else:
+            # The others wait for the containers before them, so it must be the first.
+            assert pod["containers"][0] is container, name
+            assert "--ready" in container["lifecycle"]["postStart"]["exec"]["command"], name
+    assert seen == 4 + 1 + len(APPLICATION_VALUES)
+
+
+def test_all_forms_have_the_same_sidecar(all_rendered):
+    def comparable(text):
+        container, _, pod = sidecar(text)
+        container = {**container, "securityContext":
+                     {**pod["securityContext"], **container["securityContext"]}}
+        for own in ("fsGroup", "fsGroupChangePolicy"):
+            container["securityContext"].pop(own, None)
+        mounts = {mount["name"]: mount for mount in container.pop("volumeMounts")}
+        mounts.pop("bearerd-store", None)
+        return container, mounts
+
+    native = comparable(all_rendered["kubernetes/sidecar.yaml"])
+    for name in ("kubernetes/rotating.yaml", "kustomize", "application-native"):
+        assert comparable(all_rendered[name]) == native, name
+    legacy, mounts = comparable(all_rendered["kubernetes/legacy.yaml"])
+    ordinary, ordinary_mounts = comparable(all_rendered["application-ordinary"])
+    ordinary["lifecycle"]["preStop"] = legacy["lifecycle"]["preStop"]
+    assert (ordinary, ordinary_mounts) == (legacy, mounts)
+
+
+def test_only_what_is_meant_comes_in_from_outside(all_rendered):
+    for name in ("sidecar", "rotating", "legacy", "job"):
+        policies = [document for document in documents(all_rendered[f"kubernetes/{name}.yaml"])
+                    if document["kind"] == "NetworkPolicy"]
+        ports = {}
+        for rule in policies[0]["spec"]["ingress"]:
+            ports |= {port["port"]: rule.get("from") for port in rule["ports"]}
+        assert ports["bearerd-admin"], f"{name}: anybody may read the metrics"
+        assert set(ports) <= {"bearerd-admin", "http"}
+
+
+def test_the_component_leaves_other_deployments_alone(tmp_path):
+    example = (DEPLOY / "kustomize/example/deployment.yaml").read_text()
+    (tmp_path / "deployment.yaml").write_text(example.replace(', bearerd/inject: "true"', ""))
+    (tmp_path / "component").symlink_to(DEPLOY / "kustomize/sidecar")
+    (tmp_path / "kustomization.yaml").write_text(
+        "resources: [deployment.yaml]\ncomponents: [component]\n")
+    text = run("kubectl", "kustomize", "--load-restrictor=LoadRestrictionsNone", tmp_path).stdout
+    assert documents(text) and sidecar(text) is None
+
+
+def test_the_chart_is_clean():
+    run("helm", "lint", "--strict", CHART)
+
+
+def test_the_application_chart_is_clean(home):
+    run("helm", "lint", "--strict", application_chart(str(home)))
+
+
+@pytest.mark.parametrize("value", [
+    "imgae.tag=1", "image.tgo=1", "podMonitor.enabled=yes", "podMonitor.interval=often",
+    "sidecar.preStopSeconds=0", "store.kind=disk", "store.kind=claim", "image.digest=sha256:12",
+    "secrets.serviceAccountToken.expirationSeconds=60", "sidecar.resources.requests.gpu=1",
+    "secrets.secretName=Not_A_Name", "dashboard.labels=x",
+])
+def test_the_chart_refuses_values_that_mean_nothing(value):
+    assert helm(CHART, [value], check=False).returncode != 0
+
+
+def test_a_configuration_in_two_places_is_refused():
+    done = helm(CHART, ["config=x", "existingConfig=y"], check=False)
+    assert "leave one of them empty" in done.stderr
+
+
+def test_the_chart_makes_what_it_is_asked_for_and_nothing_else(all_rendered):
+    kinds = {name: sorted(document["kind"] for document in documents(all_rendered[f"chart-{name}"]))
+             for name in CHART_VALUES}
+    assert kinds == {
+        "defaults": [],
+        "configured": ["ConfigMap", "Pod"],
+        "watched": ["ConfigMap", "PodMonitor", "PrometheusRule"],
+        "labelled": ["ConfigMap", "PodMonitor", "PrometheusRule"],
+        "tested": ["Pod"],
+    }
+    labelled = documents(all_rendered["chart-labelled"])
+    for document in labelled:
+        if document["kind"] in FOREIGN:
+            assert document["metadata"]["labels"]["release"] == "prometheus"
+    monitor = next(document for document in labelled if document["kind"] == "PodMonitor")
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["shop", "billing"]}
+    # The dashboard and the rules arrive as they are, template marks of their own included.
+    dashboard = next(document for document in labelled if document["kind"] == "ConfigMap")
+    assert json.loads(dashboard["data"]["bearerd.json"]) == json.loads(
+        (CHART / "files/dashboard.json").read_text())
+    rules = next(document for document in labelled if document["kind"] == "PrometheusRule")
+    alert = rules["spec"]["groups"][0]["rules"][0]
+    assert "{{ $labels.credential }}" in alert["annotations"]["summary"]
+
+
+def test_the_monitored_port_is_the_sidecars(all_rendered):
+    monitor = next(document for document in documents(all_rendered["chart-watched"])
+                   if document["kind"] == "PodMonitor")
+    endpoint = monitor["spec"]["podMetricsEndpoints"][0]
+    container, _, _ = sidecar(all_rendered["kubernetes/sidecar.yaml"])
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
+
+
+def test_the_test_pod_of_the_chart_owns_no_sidecars_store(home):
+    text = helm(CHART, ["config=x", "store.kind=claim", "store.claimName=orders-store"]).stdout
+    pod = next(pod_spec(document) for document in documents(text) if document["kind"] == "Pod")
+    assert not any("persistentVolumeClaim" in volume for volume in pod["volumes"])
+    assert pod["containers"][0]["args"][0] == "check"
+
+
+def test_the_notes_say_how_to_go_on():
+    notes = run("helm", "install", "platform", CHART, "--dry-run=client", "--namespace", "shop",
+                "--set", "config=x").stdout.partition("NOTES:")[2]
+    assert "helm test -n shop platform" in notes
+    assert '{{- include "bearerd.container" .Subcharts.bearerd | nindent 8 }}' in notes
