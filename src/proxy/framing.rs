@@ -210,6 +210,7 @@ mod tests {
             assert!(!follower.sees_both(head.as_bytes()));
             follower.sees_both(line.as_bytes());
             assert!(follower.sees_both(BOTH.as_bytes()), "{line:?}");
+            assert!(!follower.is_between_messages());
         }
     }
 }
