@@ -47,11 +47,6 @@ impl Metrics {
     /// A name is not a metric name, or stands twice.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let build = register(
-            &registry,
-            IntGaugeVec::new(Opts::new("bearerd_build_info", "Always 1."), &["version"]),
-        )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let counter = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
@@ -143,11 +138,20 @@ impl Metrics {
             )?,
             registry,
         };
+        metrics.begin()?;
+        Ok(metrics)
+    }
+
+    /// What stands there from the start.
+    fn begin(&self) -> prometheus::Result<()> {
+        let options = Opts::new("bearerd_build_info", "Always 1.");
+        let build = register(&self.registry, IntGaugeVec::new(options, &["version"]))?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         // From 0 on: Prometheus sees no increase in a series that begins with 1.
         for outcome in ["ok", "failed"] {
-            metrics.reloads.with_label_values(&[outcome]);
+            self.reloads.with_label_values(&[outcome]);
         }
-        Ok(metrics)
+        Ok(())
     }
 
     /// The text format 0.0.4.

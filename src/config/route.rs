@@ -66,7 +66,7 @@ fn read(
     let methods = section.take("methods").map_or(Some(Vec::new()), |item| methods(&item));
     let allow_plaintext = section.take("allow_plaintext").map_or(Some(false), |item| item.bool());
     let tls = section.take("tls").map_or(Some(TlsSettings::default()), |item| tls(&item));
-    let http2 = optional(&section, "http2", |item| item.bool());
+    let http2 = optional(&section, "http2", Item::bool);
     let max_age = max_age(section.take("pool"));
     let upstream = section
         .require("upstream", "upstream = \"https://api.example.com\"")

@@ -1,6 +1,5 @@
 //! One caller's connection: which protocol it speaks, and hyper's server for that.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
@@ -42,29 +41,23 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves every request on `io` until the caller leaves, idles for too long, or draining begins and
 /// no request is under way.
-pub(super) fn serve<I>(
-    mut io: I,
-    protocol: Protocol,
-    served: Served,
-) -> impl Future<Output = ()> + Send
+pub(super) async fn serve<I>(mut io: I, protocol: Protocol, served: Served)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    async move {
-        let (prefix, is_http2) = match protocol {
-            Protocol::Unknown => match first_bytes(&mut io, &served).await {
-                Ok(known) => known,
-                Err(_) => return,
-            },
-            known => (Bytes::new(), known == Protocol::Http2),
-        };
-        let io = Prefixed { io, prefix };
-        if is_http2 {
-            // Large, and rarer than connections that idle in the other branch.
-            Box::pin(http2::serve(io, served)).await;
-        } else {
-            http1::serve(io, served).await;
-        }
+    let (prefix, is_http2) = match protocol {
+        Protocol::Unknown => match first_bytes(&mut io, &served).await {
+            Ok(known) => known,
+            Err(_) => return,
+        },
+        known => (Bytes::new(), known == Protocol::Http2),
+    };
+    let io = Prefixed { io, prefix };
+    if is_http2 {
+        // Large, and rarer than connections that idle in the other branch.
+        Box::pin(http2::serve(io, served)).await;
+    } else {
+        http1::serve(io, served).await;
     }
 }
 

@@ -61,8 +61,8 @@ impl Exchange {
         let now = Moment::now();
         wire.take_early(request.version() == Version::HTTP_11);
         let upgrade = shape::upgrade(&mut request);
-        let (head, body) = request.into_parts();
-        let admitted = shape::check_framing(&head, &wire).and_then(|()| routes.admit(&head));
+        let (asked, body) = request.into_parts();
+        let admitted = shape::check_framing(&asked, &wire).and_then(|()| routes.admit(&asked));
         let route = match admitted {
             Ok(route) => Arc::clone(route),
             Err(reason) => {
@@ -73,7 +73,7 @@ impl Exchange {
         };
         let record = Record::begin(Arc::clone(&route), wire, now);
         let protocols = upgrade.as_ref().map(|upgrade| &upgrade.protocols);
-        let (outgoing, keeps_own) = match shape::shape(head, &route, &routes, protocols) {
+        let (outgoing, keeps_own) = match shape::shape(asked, &route, &routes, protocols) {
             Ok(shaped) => shaped,
             Err(Stop::Refused(reason)) => return Err(Box::new(refuse(&routes, record, reason))),
             Err(Stop::LastRecipient) => {

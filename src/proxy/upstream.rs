@@ -221,7 +221,7 @@ impl Call {
         .await;
         match result {
             Ok(head) => Ok((head, self)),
-            Err(error) => Err(self.failed(error)),
+            Err(error) => Err(Box::new(self.failed(error))),
         }
     }
 
@@ -239,7 +239,7 @@ impl Call {
         }
     }
 
-    fn failed(self, error: UpstreamError) -> Box<Failed> {
+    fn failed(self, error: UpstreamError) -> Failed {
         match self {
             Self::Http1(call) => call.failed(error),
             Self::Http2(call) => call.failed(error),

@@ -50,15 +50,19 @@ impl Exchange {
 
     /// A newer token, and the same request once more. If that cannot be, the first answer is the
     /// answer.
-    pub(in crate::proxy) async fn replay(&mut self, head: response::Parts, call: Call) -> Answered {
-        let Some(held) = self.held.take() else { return Ok((head, call)) };
+    pub(in crate::proxy) async fn replay(
+        &mut self,
+        first: response::Parts,
+        call: Call,
+    ) -> Answered {
+        let Some(held) = self.held.take() else { return Ok((first, call)) };
         let wants_nonce = held.bound.as_ref().is_some_and(|bound| {
-            let given = proof::remember(bound, &head.headers, &self.route().config.upstream);
-            given && challenge::wants_nonce(&head.headers)
+            let given = proof::remember(bound, &first.headers, &self.route().config.upstream);
+            given && challenge::wants_nonce(&first.headers)
         });
         let scheme = if held.bound.is_some() { "DPoP" } else { "Bearer" };
-        if !wants_nonce && !challenge::invites_new_token(&head.headers, scheme) {
-            return Ok((head, call));
+        if !wants_nonce && !challenge::invites_new_token(&first.headers, scheme) {
+            return Ok((first, call));
         }
         let metrics = Arc::clone(&self.route().metrics);
         let Some(again) = self.body_again.take().filter(|body| body.again().is_some()) else {
@@ -71,17 +75,17 @@ impl Exchange {
             } else {
                 ReplayOutcome::NotReplayable
             });
-            return Ok((head, call));
+            return Ok((first, call));
         };
         // RFC 9449 §9: a new proof for the same token, and no refresh.
         let newer = if wants_nonce { Some(held) } else { self.replacement(&held).await };
         let Some(newer) = newer else {
             metrics.replayed(ReplayOutcome::TokenUnavailable);
-            return Ok((head, call));
+            return Ok((first, call));
         };
         let Some(body) = again.again() else {
             metrics.replayed(ReplayOutcome::BodyTooLarge);
-            return Ok((head, call));
+            return Ok((first, call));
         };
         // The first sending's connection may be used again only if it cannot take what is still to
         // come of the body.
@@ -91,14 +95,14 @@ impl Exchange {
             drop(call);
         }
         self.carry(newer);
-        let (head, call) = self.send(body).await?;
-        let refused_again = self.route().config.replay.statuses.contains(&head.status.as_u16());
+        let (second, call) = self.send(body).await?;
+        let refused_again = self.route().config.replay.statuses.contains(&second.status.as_u16());
         metrics.replayed(if refused_again {
             ReplayOutcome::Unauthorized
         } else {
             ReplayOutcome::Succeeded
         });
-        Ok((head, call))
+        Ok((second, call))
     }
 
     /// A token that may do better than the refused one; `None` if there is none in time.

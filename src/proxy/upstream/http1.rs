@@ -229,10 +229,10 @@ impl Call {
     }
 
     /// What is known about how far the request came, after `error`.
-    pub(super) fn failed(self, error: UpstreamError) -> Box<Failed> {
+    pub(super) fn failed(self, error: UpstreamError) -> Failed {
         let stale = self.pooled && !self.begun && is_gone(&error);
         let sent = self.upload.has_written();
-        Box::new(Failed { error, sent, body: self.upload.into_untouched(), stale })
+        Failed { error, sent, body: self.upload.into_untouched(), stale }
     }
 
     /// What is next of the response body; meanwhile the rest of the request goes up.

@@ -148,10 +148,10 @@ impl Call {
     }
 
     /// What is known about how far the request came, after `error`.
-    pub(super) fn failed(self, error: UpstreamError) -> Box<Failed> {
+    pub(super) fn failed(self, error: UpstreamError) -> Failed {
         let sent = self.unsent.is_none() && !self.refused;
         let broke = matches!(&error, UpstreamError::Http2(error) if is_broken(error));
-        Box::new(Failed { error, sent, body: self.unsent, stale: self.pooled && broke })
+        Failed { error, sent, body: self.unsent, stale: self.pooled && broke }
     }
 
     /// What is next of the response body.

@@ -73,9 +73,16 @@ pub(super) struct Upload {
     data: Bytes,
     /// The end of a chunk, after `data`.
     chunk_ends: bool,
-    unflushed: bool,
-    written: bool,
+    written: Written,
     taken: bool,
+}
+
+/// How much the stream has of the request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Nothing,
+    Unflushed,
+    Flushed,
 }
 
 impl Upload {
@@ -90,8 +97,8 @@ impl Upload {
             _ => State::Streaming,
         };
         let data = Bytes::new();
-        let (chunk_ends, unflushed, written, taken) = (false, false, false, false);
-        Self { body, framing, state, out, data, chunk_ends, unflushed, written, taken }
+        let (chunk_ends, taken, written) = (false, false, Written::Nothing);
+        Self { body, framing, state, out, data, chunk_ends, written, taken }
     }
 
     /// The upstream wants the body (RFC 9110 §10.1.1).
@@ -108,7 +115,7 @@ impl Upload {
 
     /// True once all of it has been written.
     pub(super) fn is_done(&self) -> bool {
-        self.state == State::Done && self.out.is_empty() && !self.unflushed
+        self.state == State::Done && self.out.is_empty() && self.written == Written::Flushed
     }
 
     /// What it was sent by way of.
@@ -118,7 +125,7 @@ impl Upload {
 
     /// True once a byte of the request may have reached the upstream.
     pub(super) fn has_written(&self) -> bool {
-        self.written
+        self.written != Written::Nothing
     }
 
     /// The body, if nothing was taken of it.
@@ -136,16 +143,15 @@ impl Upload {
             let waits = self.fill(cx)?;
             if self.out.has_remaining() || self.data.has_remaining() {
                 let n = ready!(self.write(cx, stream))?;
-                self.written = true;
-                self.unflushed = true;
+                self.written = Written::Unflushed;
                 let head = n.min(self.out.len());
                 self.out.advance(head);
                 self.data.advance(n - head);
                 continue;
             }
-            if self.unflushed {
+            if self.written == Written::Unflushed {
                 ready!(Pin::new(&mut *stream).poll_flush(cx))?;
-                self.unflushed = false;
+                self.written = Written::Flushed;
             }
             if self.state == State::Done {
                 return Poll::Ready(Ok(()));
