@@ -1,8 +1,8 @@
 //! What of a caller's request goes out, and in what form.
 
-use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -49,6 +49,9 @@ pub(super) fn shape(
         head.headers.remove(EXPECT);
     }
     head.headers.insert(HOST, route.authority.clone());
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
     if let Some(protocols) = upgrade {
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocols.clone());
@@ -56,6 +59,16 @@ pub(super) fn shape(
     // The target as an origin server wants it (RFC 9112 §3.2.1): path and query.
     let target = head.uri.into_parts().path_and_query.ok_or(Reason::BadRequest)?;
     Ok((Outgoing { method: head.method, target, headers: head.headers }, keeps_own))
+}
+
+/// RFC 9113 §8.2.3: HTTP/2 may split what other versions want in one line.
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// An upgrade that a caller asks for.

@@ -1,0 +1,207 @@
+//! HTTP/2 from callers and to upstreams, any to any with HTTP/1.1.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use emulator::Step;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::by_hand::REFUSED;
+use crate::stage::{Stage, route_to};
+use crate::support::{DEADLINE, Daemon};
+
+type Sender = SendRequest<Full<Bytes>>;
+
+async fn speak<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: I) -> Sender {
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io))
+            .await
+            .expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+async fn caller(to: SocketAddr) -> Sender {
+    speak(TcpStream::connect(to).await.expect("a connection")).await
+}
+
+async fn ask(sender: &mut Sender, path: &str, body: &[u8]) -> (http::response::Parts, Bytes) {
+    let method = if body.is_empty() { "GET" } else { "POST" };
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://localhost{path}"))
+        .body(Full::from(body.to_vec()))
+        .expect("a request");
+    let answer = timeout(DEADLINE, sender.send_request(request)).await.expect("in time");
+    let (head, body) = answer.expect("an answer").into_parts();
+    (head, body.collect().await.expect("a body").to_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_speak_http2_with_prior_knowledge_and_are_replayed() {
+    let stage = Stage::new();
+    let daemon = stage.ready("").await;
+    let mut caller = caller(daemon.proxy).await;
+    assert_eq!(ask(&mut caller, "/a", b"").await.0.status, 200);
+    stage.api.script([Step::Status(401).header("WWW-Authenticate", "Bearer")]);
+    let (head, _) = ask(&mut caller, "/b", &[b'x'; 60 << 10]).await;
+    assert_eq!((head.status.as_u16(), head.version), (200, Version::HTTP_2));
+    let last = stage.api.last_request().expect("a request");
+    assert_eq!((last.path(), last.body.len()), ("/b", 60 << 10));
+    assert!(daemon.metric("bearerd_replays_total", &["succeeded"]).await >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_reach_http2_callers_and_authority_is_judged() {
+    let stage = Stage::new();
+    let daemon = stage.ready("").await;
+    let mut caller = caller(daemon.proxy).await;
+    let request = Request::builder().uri("http://evil.example/").body(Full::default());
+    let answer = caller.send_request(request.expect("a request")).await.expect("an answer");
+    assert_eq!(answer.status(), 421);
+    assert_eq!(answer.headers()["bearerd-reason"], "host_not_allowed");
+    assert_eq!(stage.api.request_count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_in_crumbs_is_whole_for_http_1_1() {
+    let stage = Stage::new();
+    let daemon = stage.ready("").await;
+    let mut caller = caller(daemon.proxy).await;
+    let request = Request::builder().uri("http://localhost/").header("cookie", "a=1");
+    let request = request.header("cookie", "b=2").body(Full::default()).expect("a request");
+    assert_eq!(caller.send_request(request).await.expect("an answer").status(), 200);
+    let last = stage.api.last_request().expect("a request");
+    assert_eq!(last.headers("cookie"), [b"a=1; b=2"]);
+}
+
+/// An upstream that speaks HTTP/2 only, refuses what has no token, and tells what it was sent.
+async fn upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let refused_once = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        while let Ok((stream, _)) = listener.accept().await {
+            let refused_once = Arc::clone(&refused_once);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let refused_once = Arc::clone(&refused_once);
+                async move {
+                    let once = request.uri().path() == "/once"
+                        && !refused_once.swap(true, std::sync::atomic::Ordering::AcqRel);
+                    let bare = !request.headers().contains_key("authorization");
+                    let told = format!("{:?} {}", request.version(), request.uri());
+                    let body = request.into_body().collect().await.expect("a body").to_bytes();
+                    let status = if once || bare { 401 } else { 200 };
+                    let answer = Response::builder()
+                        .status(status)
+                        .body(Full::<Bytes>::from(format!("{told} {}", body.len())));
+                    Ok::<_, Infallible>(answer.expect("an answer"))
+                }
+            });
+            tokio::spawn(
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstreams_are_spoken_to_in_http2_where_the_route_says_so() {
+    let stage = Stage::new();
+    let address = upstream().await;
+    let route = route_to(&format!("http://{address}"), "http2 = true");
+    let daemon = Daemon::start(&stage.home, &(stage.credential("") + &route));
+    daemon.ready().await;
+    let answer = daemon.get("/x?y=1").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.text(), format!("HTTP/2.0 http://{address}/x?y=1 0"));
+    // A replay, with its body.
+    let answer = daemon.post("/once", &[b'x'; 10_000]).await;
+    assert_eq!((answer.status, answer.text().ends_with(" 10000")), (200, true));
+    // HTTP/2 on both sides, many at once on one connection.
+    let caller = caller(daemon.proxy).await;
+    let mut asked = tokio::task::JoinSet::new();
+    for n in 0..500 {
+        let mut caller = caller.clone();
+        asked.spawn(async move { ask(&mut caller, &format!("/{n}"), b"body").await });
+    }
+    while let Some(answer) = asked.join_next().await {
+        let (head, body) = answer.expect("no panic");
+        assert_eq!((head.status.as_u16(), body.ends_with(b" 4")), (200, true));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_does_not_speak_http2_is_told_so_by_a_502() {
+    let stage = Stage::new();
+    let upstream = crate::by_hand::ByHand::listen().await;
+    let answering = async {
+        let mut peer = upstream.accept().await;
+        peer.until("SM\r\n\r\n").await;
+        peer.send(REFUSED).await;
+        peer
+    };
+    let route = route_to(&format!("http://{}", upstream.address), "http2 = true");
+    let daemon = Daemon::start(&stage.home, &(stage.credential("") + &route));
+    daemon.ready().await;
+    let (answer, _peer) = tokio::join!(daemon.get("/"), answering);
+    assert_eq!((answer.status, answer.header("bearerd-reason")), (502, Some("upstream_protocol")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tls_listener_agrees_on_either_protocol() {
+    let stage = Stage::new();
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("signed");
+    let certificate = stage.home.write("tls.crt", &signed.cert.pem());
+    let key = stage.home.write("tls.key", &signed.signing_key.serialize_pem());
+    let server = format!(
+        "[server]\nlisten = [\"tls:127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
+         tls = {{ cert = \"{certificate}\", key = \"{key}\" }}\n"
+    );
+    let daemon =
+        Daemon::start_with(&stage.home, &(server + &stage.credential("") + &stage.route("")));
+    daemon.ready().await;
+    let line = daemon.wait_for_log("bearerd is listening");
+    let port = line.split("tls:127.0.0.1:").nth(1).and_then(|rest| rest.split('"').next());
+    let address = format!("127.0.0.1:{}", port.expect("told where"));
+    for protocol in ["h2", "http/1.1"] {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(signed.cert.der().clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let stream = TcpStream::connect(&address).await.expect("a connection");
+        let name = "localhost".try_into().expect("a name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        let stream = stream.expect("a handshake");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+        let status = if protocol == "h2" {
+            ask(&mut speak(stream).await, "/", b"").await.0.status
+        } else {
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1");
+            tokio::spawn(connection);
+            let request = Request::builder().uri("/").header("host", "localhost");
+            let request = request.body(Full::<Bytes>::default()).expect("a request");
+            sender.send_request(request).await.expect("an answer").status()
+        };
+        assert_eq!(status, 200, "{protocol}");
+    }
+}
