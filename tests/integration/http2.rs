@@ -55,7 +55,7 @@ async fn callers_speak_http2_with_prior_knowledge_and_are_replayed() {
     let mut caller = caller(daemon.proxy).await;
     assert_eq!(ask(&mut caller, "/a", b"").await.0.status, 200);
     stage.api.script([Step::Status(401).header("WWW-Authenticate", "Bearer")]);
-    let (head, _) = ask(&mut caller, "/b", &[b'x'; 60 << 10]).await;
+    let (head, _) = ask(&mut caller, "/b", &vec![b'x'; 60 << 10]).await;
     assert_eq!((head.status.as_u16(), head.version), (200, Version::HTTP_2));
     let last = stage.api.last_request().expect("a request");
     assert_eq!((last.path(), last.body.len()), ("/b", 60 << 10));

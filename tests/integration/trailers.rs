@@ -5,6 +5,7 @@ use emulator::Reply;
 use emulator::client::{Answer, Client};
 use serde_json::json;
 
+use crate::by_hand::ByHand;
 use crate::stage::Stage;
 use crate::support::{Daemon, request};
 
@@ -94,4 +95,20 @@ async fn trailers_of_an_answer_carry_no_credential_framing_or_cookie() {
     let passed: Vec<_> = answer.trailers.iter().map(|(name, _)| name.to_lowercase()).collect();
     assert_eq!(passed, ["x-sum"]);
     assert!(names.iter().all(|name| answer.header(name) != Some("evil")), "{:?}", answer.head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_of_a_request_pass_although_nobody_announced_them() {
+    let stage = Stage::new();
+    let upstream = ByHand::listen().await;
+    let daemon = upstream.ready(&stage, "").await;
+    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+    let request = "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\nabc\r\n0\r\nX-Sum: 1\r\nAuthorization: evil\r\n\r\n";
+    caller.send(request.as_bytes()).await.expect("sent");
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    assert_eq!(peer.until("\r\n\r\n").await, "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n");
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(caller.answer().await.expect("an answer").status, 200);
 }
