@@ -13,6 +13,7 @@ use crate::secret::Secret;
 
 pub mod file;
 mod rotation;
+pub mod shared;
 
 pub use rotation::{Identity, Rotation};
 

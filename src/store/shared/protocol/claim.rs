@@ -1,0 +1,183 @@
+//! May this process call the identity provider, with what, and if not, why not.
+
+use std::time::Duration;
+
+use super::{Call, Claim, Effect, Mine, Protocol, Rest, Verdict, What};
+use crate::clock::Moment;
+use crate::store::shared::Version;
+use crate::store::shared::document::{Document, Doubt, Intent, Token, millis};
+
+/// A refresh token in doubt is put off until the access token has this share of its life left.
+const NEARLY_SPENT: f64 = 0.05;
+/// Between two attempts with a refresh token that was sent more than once without an answer.
+const LONG_PAUSE: Duration = Duration::from_mins(5);
+
+impl Protocol {
+    /// Writes an intent, if nothing speaks against it.
+    pub(super) fn claim(
+        &mut self,
+        claim: &Claim,
+        version: Version,
+        document: &Document,
+        now: Moment,
+    ) -> Effect {
+        let doubt = match self.standing(document, now) {
+            Ok(doubt) => doubt,
+            Err(until) => return Rest::Busy(until).into(),
+        };
+        let put_in_place = claim.configured.as_ref().filter(|digest| document.is_new(digest));
+        let token = match put_in_place {
+            Some(digest) => Token::Configured(digest.clone()),
+            None => match self.stored(claim, document, doubt.as_ref()) {
+                Ok(token) => token,
+                Err(rest) => return rest.into(),
+            },
+        };
+        if let Some(rest) = self.waits(claim, document, &token, now) {
+            return rest.into();
+        }
+        let doubted = doubt.as_ref().filter(|doubt| doubt.about == token && self.terms.rotates);
+        let in_doubt = match doubted.map(|doubt| self.may_send_again(document, doubt, now)) {
+            None => false,
+            Some(Ok(in_doubt)) => in_doubt,
+            Some(Err(until)) => return Rest::Doubtful(until).into(),
+        };
+        let spends = if in_doubt && self.terms.fallback { Token::Nothing } else { token };
+        let mut next = document.next(self.nonce());
+        (next.intent, next.doubt) = (Some(self.intent(document, spends, now)), doubt);
+        self.swap(version, What::Claim { in_doubt, at: now }, next)
+    }
+
+    /// What is in doubt if nobody else is at it; else until when somebody is.
+    pub(super) fn standing(
+        &self,
+        document: &Document,
+        now: Moment,
+    ) -> Result<Option<Doubt>, Moment> {
+        let Some(intent) = &document.intent else {
+            return Ok(document.doubt.clone());
+        };
+        if intent.holder == self.holder {
+            // Written, and then not used, unless it is known to have been.
+            let used = self.mine.as_ref().is_some_and(|mine| mine.intent.nonce == intent.nonce);
+            return Ok(if used { document.doubt_about_intent() } else { document.doubt.clone() });
+        }
+        let seen = self.rival.as_ref().filter(|(rival, _)| rival.nonce == intent.nonce);
+        let until = seen.map_or(now, |(_, seen)| *seen).plus(self.terms.lease);
+        // By the monotonic clock alone: the other one may be stepped.
+        if now.mono < until.mono {
+            return Err(until);
+        }
+        Ok(document.doubt_about_intent())
+    }
+
+    /// What to send when nobody has put a refresh token in place.
+    fn stored(
+        &self,
+        claim: &Claim,
+        document: &Document,
+        doubt: Option<&Doubt>,
+    ) -> Result<Token, Rest> {
+        // Put in place, and sent by somebody who never told what came of it.
+        let configured = claim.configured.clone().map(Token::Configured);
+        if let Some(doubt) = doubt.filter(|doubt| Some(&doubt.about) == configured.as_ref()) {
+            return Ok(doubt.about.clone());
+        }
+        let stored = document.record.as_ref().filter(|record| record.refresh_token.is_some());
+        match (document.dead, stored) {
+            (Some(dead), _) if !self.terms.fallback => Err(Rest::Dead(dead)),
+            (Some(_), _) | (None, None) => Ok(Token::Nothing),
+            (None, Some(record)) => {
+                let account = record.identity.as_ref().map(|identity| &identity.account);
+                let own =
+                    account.is_none_or(|account| Some(account) == self.terms.account.as_ref());
+                if own { Ok(Token::Stored) } else { Err(Rest::Foreign) }
+            }
+        }
+    }
+
+    /// The reason to wait that has nothing to do with what became of somebody's attempt.
+    fn waits(
+        &self,
+        claim: &Claim,
+        document: &Document,
+        token: &Token,
+        now: Moment,
+    ) -> Option<Rest> {
+        let settled = self.born.filter(|_| *token != Token::Nothing);
+        let settled = settled.map(|(_, born)| born.plus(self.terms.settle));
+        if let Some(until) = settled.filter(|until| now.mono < until.mono) {
+            return Some(Rest::New(until));
+        }
+        let pause = document.pause.filter(|pause| !claim.hasty && pause.until > millis(now))?;
+        Some(Rest::Paused(at(pause.until, now)))
+    }
+
+    /// Whether a refresh token that may be spent is still in doubt if it is sent once more now; or
+    /// else when it may be.
+    fn may_send_again(
+        &self,
+        document: &Document,
+        doubt: &Doubt,
+        now: Moment,
+    ) -> Result<bool, Moment> {
+        let time = millis(now);
+        let in_grace = |grace: Duration| time < doubt.since.saturating_add(whole(grace));
+        if doubt.sends == 1 && self.terms.grace.is_some_and(in_grace) {
+            return Ok(false);
+        }
+        let again = if doubt.sends > 1 && !self.terms.fallback {
+            doubt.last.saturating_add(whole(LONG_PAUSE))
+        } else {
+            0
+        };
+        let from = nearly_spent(document).max(again);
+        if time < from { Err(at(from, now)) } else { Ok(true) }
+    }
+
+    fn intent(&mut self, document: &Document, spends: Token, now: Moment) -> Intent {
+        let since = millis(now);
+        Intent {
+            generation: document.generation + 1,
+            holder: self.holder.clone(),
+            nonce: self.nonce(),
+            since,
+            deadline: since.saturating_add(whole(self.terms.lease)),
+            spends,
+        }
+    }
+
+    /// The intent of this process stands: it alone may call.
+    pub(super) fn granted(&mut self, in_doubt: bool, claimed: Moment, now: Moment) -> Effect {
+        let document = self.known.as_ref().map(|(_, document)| document);
+        let Some((document, intent)) = document.and_then(|d| Some((d, d.intent.clone()?))) else {
+            return Effect::Read;
+        };
+        // Writing took so long that there is no time left for an answer: another intent.
+        if claimed.plus(self.terms.call() / 2).reached(now) {
+            return self.decide(now);
+        }
+        let (age, failures) = (document.age(), document.pause.map_or(0, |pause| pause.failures));
+        let (token, until) = (intent.spends.clone(), claimed.plus(self.terms.call()));
+        self.mine = Some(Mine { intent, age, outcome: None });
+        Effect::Tell(Verdict::Call(Call { token, in_doubt, until, failures }))
+    }
+}
+
+/// When the access token is nearly used up, in milliseconds since the epoch.
+fn nearly_spent(document: &Document) -> u64 {
+    let token = document.record.as_ref().filter(|record| record.access_token.is_some());
+    let Some(record) = token else { return 0 };
+    let life = Duration::from_secs(record.expires_at.saturating_sub(record.obtained_at));
+    let ends = Duration::from_secs(record.expires_at);
+    whole(ends.saturating_sub(life.mul_f64(NEARLY_SPENT)))
+}
+
+/// The moment of `time`, in milliseconds since the epoch, as seen from `now`.
+fn at(time: u64, now: Moment) -> Moment {
+    now.plus(Duration::from_millis(time.saturating_sub(millis(now))))
+}
+
+fn whole(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
