@@ -99,7 +99,9 @@ impl Protocol {
             }
             Event::Answered(outcome) => self.answered(outcome, now),
             Event::Read(None) | Event::Swapped(None) => Rest::Unreachable.into(),
-            Event::Read(Some((version, document))) => self.read(version, document, now),
+            Event::Read(Some((version, document))) => {
+                self.read(version, document.map(|boxed| *boxed), now)
+            }
             Event::Swapped(Some(Fate::Done(version))) => match self.write.take() {
                 Some(write) => self.landed(version, write, now),
                 None => Effect::Read,

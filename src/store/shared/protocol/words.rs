@@ -37,7 +37,7 @@ pub enum Event {
     /// The owner wants something; whatever was under way is over.
     Begin(Goal),
     /// What was read; `None` if the register could not be reached.
-    Read(Option<(Version, Option<Document>)>),
+    Read(Option<(Version, Option<Box<Document>>)>),
     /// What came of the write; `None` if the register could not be reached: surely not written.
     Swapped(Option<Fate>),
     /// What came of the call.
