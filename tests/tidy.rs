@@ -97,7 +97,7 @@ fn no_arrow_in_the_table_is_unused() {
 
 #[test]
 fn files_are_short() {
-    for file in sources() {
+    for file in sources_of_programs() {
         let lines = file.code.len();
         assert!(lines <= MAX_LINES, "{} has {lines} lines", file.name);
     }
@@ -105,9 +105,8 @@ fn files_are_short() {
 
 #[test]
 fn every_module_says_what_it_is_for() {
-    for file in sources() {
-        let text = read(&root().join("src").join(&file.name));
-        assert!(text.starts_with("//! "), "{} does not begin with //!", file.name);
+    for file in sources_of_programs() {
+        assert!(file.text.starts_with("//! "), "{} does not begin with //!", file.name);
     }
 }
 
@@ -143,7 +142,7 @@ fn only_reject_chooses_a_status_in_the_proxy() {
 
 #[test]
 fn nothing_unwraps_outside_tests() {
-    for file in sources() {
+    for file in sources_of_programs() {
         for call in [".unwrap()", ".expect("] {
             assert!(!file.names(call), "{} calls {call}", file.name);
         }
@@ -162,6 +161,7 @@ fn the_example_configuration_lists_every_key() {
 struct Source {
     /// Relative to `src`, such as `proxy/hop.rs`.
     name: String,
+    text: String,
     code: Vec<String>,
 }
 
@@ -198,7 +198,16 @@ fn read(path: &Path) -> String {
 }
 
 fn sources() -> Vec<Source> {
-    let top = root().join("src");
+    sources_in("src")
+}
+
+/// Those of bearerd and of the injector.
+fn sources_of_programs() -> Vec<Source> {
+    ["src", "deploy/injector/src"].into_iter().flat_map(sources_in).collect()
+}
+
+fn sources_in(directory: &str) -> Vec<Source> {
+    let top = root().join(directory);
     let mut names = Vec::new();
     collect(&top, &mut names);
     names.sort();
@@ -208,8 +217,9 @@ fn sources() -> Vec<Source> {
         let text = read(&path);
         let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
         let without_comment = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
-        let name = path.strip_prefix(&top).expect("below src").display().to_string();
-        Source { name, code: code.map(without_comment).collect() }
+        let name = path.strip_prefix(&top).expect("below it").display().to_string();
+        let code = code.map(without_comment).collect();
+        Source { name, text, code }
     };
     names.into_iter().map(source).collect()
 }

@@ -1,0 +1,115 @@
+//! The container and its volumes. They are those of `deploy/kubernetes/sidecar.yaml` and
+//! `legacy.yaml`, where each line is explained; `make test-deploy` compares all forms.
+
+use serde_json::{Value, json};
+
+use crate::settings::{Mode, Settings, Store};
+
+/// The container's name, in every form of deployment.
+pub const NAME: &str = "bearerd";
+/// Whose files the sidecar owns, and the group that may read its volumes.
+pub const USER: u32 = 65532;
+/// The names of its volumes.
+pub const VOLUMES: [&str; 3] = [CONFIG, SECRETS, STORE];
+
+const CONFIG: &str = "bearerd-config";
+const SECRETS: &str = "bearerd-secrets";
+const STORE: &str = "bearerd-store";
+/// Mounted if it is there, and nobody named another one.
+const DEFAULT_SECRET: &str = "bearerd";
+
+/// The container.
+#[must_use]
+pub fn container(settings: &Settings, mode: Mode, default_image: &str) -> Value {
+    let mut container = json!({
+        "name": NAME,
+        "image": settings.image.as_deref().unwrap_or(default_image),
+        "ports": [{ "name": "bearerd-admin", "containerPort": settings.admin_port }],
+        "livenessProbe": {
+            "httpGet": { "path": "/livez", "port": "bearerd-admin" },
+            "periodSeconds": 10,
+        },
+        "resources": {
+            "requests": { "cpu": settings.cpu_request, "memory": settings.memory_request },
+            "limits": { "memory": settings.memory_limit },
+        },
+        // Not the pod's: the application may run as somebody else.
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"] },
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "volumeMounts": mounts(settings),
+    });
+    match mode {
+        Mode::Native => {
+            container["restartPolicy"] = json!("Always");
+            container["startupProbe"] = json!({
+                "httpGet": { "path": "/startupz", "port": "bearerd-admin" },
+                "periodSeconds": 1,
+                "failureThreshold": settings.startup_seconds,
+            });
+        }
+        Mode::Ordinary => container["lifecycle"] = hooks(settings),
+    }
+    container
+}
+
+fn hooks(settings: &Settings) -> Value {
+    let mut command = vec!["/bearerd".to_owned(), "healthcheck".into(), "--ready".into()];
+    if settings.admin_port != 9901 {
+        command.extend(["--admin".to_owned(), format!("127.0.0.1:{}", settings.admin_port)]);
+    }
+    command.extend(["--wait".to_owned(), settings.startup_seconds.to_string()]);
+    json!({
+        "postStart": { "exec": { "command": command } },
+        "preStop": { "sleep": { "seconds": settings.pre_stop_seconds } },
+    })
+}
+
+fn mounts(settings: &Settings) -> Vec<Value> {
+    let mut mounts = vec![
+        json!({ "name": CONFIG, "mountPath": "/etc/bearerd", "readOnly": true }),
+        json!({ "name": SECRETS, "mountPath": "/var/run/secrets/bearerd", "readOnly": true }),
+    ];
+    if settings.store != Store::None {
+        mounts.push(json!({ "name": STORE, "mountPath": "/var/lib/bearerd" }));
+    }
+    mounts
+}
+
+/// Its volumes.
+#[must_use]
+pub fn volumes(settings: &Settings) -> Vec<Value> {
+    let secret = match &settings.secret {
+        Some(name) => json!({ "secret": { "name": name } }),
+        None => json!({ "secret": { "name": DEFAULT_SECRET, "optional": true } }),
+    };
+    let token = settings.token.as_ref().map(|token| {
+        json!({ "serviceAccountToken": {
+            "path": "token",
+            "audience": token.audience,
+            "expirationSeconds": token.expiration_seconds,
+        }})
+    });
+    let sources: Vec<Value> = std::iter::once(secret).chain(token).collect();
+    let mut volumes = vec![
+        json!({ "name": CONFIG, "configMap": { "name": settings.config } }),
+        // 0440: for the sidecar's group.
+        json!({ "name": SECRETS, "projected": { "defaultMode": 0o440, "sources": sources } }),
+    ];
+    match &settings.store {
+        Store::None => {}
+        Store::EmptyDir => {
+            volumes.push(json!({ "name": STORE, "emptyDir": { "sizeLimit": "16Mi" } }));
+        }
+        Store::Claim(name) => {
+            volumes.push(json!({ "name": STORE, "persistentVolumeClaim": { "claimName": name } }));
+        }
+    }
+    volumes
+}

@@ -1,0 +1,469 @@
+//! The real program: TLS, bounds, certificates that change, the cluster's version, the end.
+
+#![allow(clippy::disallowed_methods)]
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use bearerd::clock::monotonic;
+use bearerd::dial::{Address, DialError, Peer, Stream};
+use bearerd::tls::{TlsSettings, client};
+use bytes::Bytes;
+use emulator::client::{Answer, Client};
+use emulator::http::{Exchange, Handler, Server, Work};
+use emulator::{Reply, Tls};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Every wait ends here; a test that gets so far has failed.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A certificate for 127.0.0.1 in a directory that is swapped as the kubelet does.
+struct Secret {
+    home: TempDir,
+    swaps: u32,
+}
+
+impl Secret {
+    fn new() -> Self {
+        let mut secret = Self { home: tempfile::tempdir().expect("a directory"), swaps: 0 };
+        secret.renew();
+        for name in ["tls.crt", "tls.key"] {
+            let link = secret.path(name);
+            std::os::unix::fs::symlink(Path::new("..data").join(name), link).expect("a link");
+        }
+        secret
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Puts a new certificate in place; returns a file with it, for who is to trust it.
+    fn renew(&mut self) -> PathBuf {
+        let names = vec!["127.0.0.1".to_owned()];
+        let new = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        self.swap(&new.cert.pem(), &new.signing_key.serialize_pem());
+        self.trusted()
+    }
+
+    fn swap(&mut self, certificate: &str, key: &str) {
+        self.swaps += 1;
+        let version = self.path(&format!("..version_{}", self.swaps));
+        std::fs::create_dir(&version).expect("a new directory");
+        std::fs::write(version.join("tls.crt"), certificate).expect("written");
+        std::fs::write(version.join("tls.key"), key).expect("written");
+        let link = self.path("..data_tmp");
+        std::os::unix::fs::symlink(&version, &link).expect("a link");
+        std::fs::rename(link, self.path("..data")).expect("swapped");
+    }
+
+    /// A copy of the certificate as it is now.
+    fn trusted(&self) -> PathBuf {
+        let copy = self.path(&format!("trusted_{}", self.swaps));
+        std::fs::copy(self.path("..data/tls.crt"), &copy).expect("copied");
+        copy
+    }
+}
+
+/// A running `bearerd-injector`.
+struct Injector {
+    child: Child,
+    reviews: SocketAddr,
+    admin: SocketAddr,
+    logs: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+impl Injector {
+    fn start(secret: &Secret, more: &[&str]) -> Self {
+        let mut child = Self::command(secret, more).spawn().expect("the program starts");
+        let logs = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let sink = Arc::clone(&logs);
+        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                sink.0.lock().expect("not poisoned").push(line);
+                sink.1.notify_all();
+            }
+        });
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut injector = Self { child, reviews: unknown, admin: unknown, logs };
+        let line = injector.wait_for_log("is listening");
+        let line: Value = serde_json::from_str(&line).expect("a JSON line");
+        let address = |key: &str| line[key].as_str().expect("an address").parse().expect("one");
+        (injector.reviews, injector.admin) = (address("listen"), address("admin"));
+        injector
+    }
+
+    fn command(secret: &Secret, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bearerd-injector"));
+        command
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--image", "bearerd:1"])
+            .arg("--certificate")
+            .arg(secret.path("tls.crt"))
+            .arg("--key")
+            .arg(secret.path("tls.key"))
+            .args(more)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn wait_for_log(&self, text: &str) -> String {
+        let (lines, grown) = &*self.logs;
+        let end = Instant::now() + DEADLINE;
+        let mut lines = lines.lock().expect("not poisoned");
+        loop {
+            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {text:?} in {lines:#?}");
+            lines = grown.wait_timeout(lines, left).expect("not poisoned").0;
+        }
+    }
+
+    async fn admin(&self, path: &str) -> Answer {
+        let mut client = Client::connect(self.admin).await.expect("a connection");
+        client.request("GET", path, &[], b"").await.expect("an answer")
+    }
+
+    async fn counted(&self, series: &str) -> f64 {
+        let text = self.admin("/metrics").await.text();
+        let line = text.lines().find(|line| line.starts_with(series));
+        let value = line.and_then(|line| line.rsplit(' ').next()).unwrap_or("0");
+        value.parse().expect("a number")
+    }
+
+    async fn connect(&self, settings: TlsSettings) -> Result<Stream, DialError> {
+        let address = Address::Tcp(self.reviews.ip().to_string(), self.reviews.port());
+        let name = "127.0.0.1".to_owned().try_into().expect("a name");
+        let peer = Peer { address, tls: Some((client(&settings).expect("settings"), name)) };
+        peer.connect(monotonic() + DEADLINE).await
+    }
+
+    /// A connection of somebody who trusts `ca_file`.
+    async fn api_server(&self, ca_file: PathBuf) -> ApiServer {
+        let settings = TlsSettings { ca_file: Some(ca_file), ..TlsSettings::default() };
+        ApiServer::on(self.connect(settings).await.expect("a connection")).await
+    }
+
+    fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    }
+
+    fn exit(&mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < end, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Injector {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Who sends reviews.
+struct ApiServer(SendRequest<Full<Bytes>>);
+
+impl ApiServer {
+    async fn on(stream: Stream) -> Self {
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.expect("a connection");
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: impl Into<Bytes>,
+    ) -> (u16, Value) {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "bearerd-injector.bearerd-system.svc")
+            .header("content-type", kind)
+            .body(Full::new(body.into()))
+            .expect("a request");
+        self.0.ready().await.expect("an open connection");
+        let (head, body) = self.0.send_request(request).await.expect("an answer").into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        (head.status.as_u16(), serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    async fn review(&mut self, review: &Value) -> (u16, Value) {
+        self.ask("POST", "/inject?timeout=5s", "application/json", review.to_string()).await
+    }
+}
+
+fn review() -> Value {
+    json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "705ab4f5", "kind": { "group": "", "version": "v1", "kind": "Pod" },
+        "namespace": "shop", "operation": "CREATE",
+        "object": {
+            "metadata": { "labels": { "bearerd/inject": "true" } },
+            "spec": { "containers": [{ "name": "orders", "image": "orders:1" }] },
+        },
+    }})
+}
+
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_is_answered_over_tls_and_counted() {
+    let secret = Secret::new();
+    let injector =
+        Injector::start(&secret, &["--kubernetes-version", "1.31", "--exclude-namespace", "own"]);
+    assert_eq!(injector.admin("/livez").await.status, 200);
+    assert_eq!(injector.admin("/readyz").await.status, 200);
+    let mut caller = injector.api_server(secret.trusted()).await;
+    let (status, answer) = caller.review(&review()).await;
+    assert_eq!(status, 200);
+    assert_eq!(answer["response"]["uid"], "705ab4f5");
+    assert_eq!(answer["response"]["patchType"], "JSONPatch");
+    let mut refused = review();
+    refused["request"]["object"]["spec"]["hostNetwork"] = json!(true);
+    let (status, answer) = caller.review(&refused).await;
+    assert_eq!((status, &answer["response"]["allowed"]), (200, &json!(false)));
+    refused["request"]["namespace"] = json!("own");
+    let (_, answer) = caller.review(&refused).await;
+    assert_eq!(answer["response"]["allowed"], true);
+    for outcome in ["injected", "refused", "unchanged"] {
+        let series = format!("bearerd_injector_reviews_total{{outcome=\"{outcome}\"}}");
+        assert!((injector.counted(&series).await - 1.0).abs() < f64::EPSILON, "{outcome}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_review_is_refused_within_bounds() {
+    let secret = Secret::new();
+    let injector = Injector::start(&secret, &["--kubernetes-version", "1.31"]);
+    let json = "application/json";
+    let large = vec![b' '; (4 << 20) + 1];
+    for (method, path, kind, body, expected) in [
+        ("POST", "/", json, Bytes::new(), 404),
+        ("GET", "/inject", json, Bytes::new(), 405),
+        ("POST", "/inject", "text/plain", Bytes::new(), 415),
+        ("POST", "/inject", json, Bytes::new(), 400),
+        ("POST", "/inject", json, "{\"kind\":\"AdmissionReview\"}".into(), 400),
+        ("POST", "/inject", json, large.into(), 413),
+    ] {
+        let mut caller = injector.api_server(secret.trusted()).await;
+        let (status, _) = caller.ask(method, path, kind, body).await;
+        assert_eq!(status, expected, "{method} {path} {kind}");
+    }
+    let unreadable = "bearerd_injector_reviews_total{outcome=\"unreadable\"}";
+    assert!((injector.counted(unreadable).await - 6.0).abs() < f64::EPSILON);
+    // And goes on.
+    let mut caller = injector.api_server(secret.trusted()).await;
+    assert_eq!(caller.review(&review()).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_that_does_not_come_is_not_waited_for() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let secret = Secret::new();
+    let injector = Injector::start(&secret, &["--kubernetes-version", "1.31"]);
+    let settings = TlsSettings { ca_file: Some(secret.trusted()), ..TlsSettings::default() };
+    let mut stream = injector.connect(settings).await.expect("a connection");
+    let head = "POST /inject HTTP/1.1\r\nHost: injector\r\nContent-Type: application/json\r\n\
+                Content-Length: 100\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_buf(&mut answer)).await;
+    read.expect("an answer in time").expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_taken_over_and_open_connections_stay() {
+    let mut secret = Secret::new();
+    let injector = Injector::start(&secret, &["--kubernetes-version", "1.31"]);
+    let mut early = injector.api_server(secret.trusted()).await;
+    let renewed = secret.renew();
+    injector.wait_for_log("certificate reloaded");
+    let mut late = injector.api_server(renewed.clone()).await;
+    assert_eq!(late.review(&review()).await.0, 200);
+    assert_eq!(early.review(&review()).await.0, 200);
+    // One that cannot be used changes nothing.
+    secret.swap("-----BEGIN CERTIFICATE-----\n", "");
+    injector.wait_for_log("the new certificate cannot be used");
+    assert!((injector.counted("bearerd_injector_certificate_stale").await - 1.0).abs() < 0.1);
+    let mut later = injector.api_server(renewed).await;
+    assert_eq!(later.review(&review()).await.0, 200);
+    let mended = secret.renew();
+    let stale = async || injector.counted("bearerd_injector_certificate_stale").await > 0.5;
+    eventually("the mended certificate", async || !stale().await).await;
+    let mut last = injector.api_server(mended).await;
+    assert_eq!(last.review(&review()).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_callers_with_a_certificate_are_heard_where_one_is_asked_for() {
+    let (secret, ours) = (Secret::new(), Secret::new());
+    let roots = ours.trusted().display().to_string();
+    let injector =
+        Injector::start(&secret, &["--kubernetes-version", "1.31", "--client-ca", &roots]);
+    let ca_file = Some(secret.trusted());
+    let stranger = TlsSettings { ca_file: ca_file.clone(), ..TlsSettings::default() };
+    if let Ok(stream) = injector.connect(stranger).await {
+        // With TLS 1.3 the refusal comes after the handshake.
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.expect("a connection");
+        tokio::spawn(connection);
+        let request = http::Request::new(Full::<Bytes>::default());
+        assert!(sender.send_request(request).await.is_err());
+    }
+    let identity = Some((ours.path("tls.crt"), ours.path("tls.key")));
+    let known = TlsSettings { ca_file, identity, ..TlsSettings::default() };
+    let stream = injector.connect(known).await.expect("a connection");
+    assert_eq!(ApiServer::on(stream).await.review(&review()).await.0, 200);
+}
+
+/// An API server that says its version once it wants to, to who has a token.
+struct Versioned {
+    known: std::sync::atomic::AtomicBool,
+}
+
+impl Handler for Versioned {
+    fn handle<'a>(&'a self, exchange: &'a mut Exchange) -> Work<'a> {
+        Box::pin(async move {
+            let known = self.known.load(std::sync::atomic::Ordering::Relaxed);
+            let head = exchange.head();
+            let token = head.header("authorization");
+            let named = token.as_deref() == Some("Bearer of-the-injector");
+            Ok(match head.path() {
+                "/version" if !named => Reply::status(401),
+                "/version" if known => Reply::json(
+                    200,
+                    json!({ "major": "1", "minor": "28+", "gitVersion": "v1.28.9-vendor.1" }),
+                ),
+                _ => Reply::status(503),
+            })
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clusters_version_is_asked_for_and_nothing_is_ready_before() {
+    let handler = Arc::new(Versioned { known: false.into() });
+    let server = Server::start(Arc::clone(&handler), Tls::self_signed());
+    let credentials = tempfile::tempdir().expect("a directory");
+    let ca = server.certificate().expect("it speaks TLS").pem().to_owned();
+    std::fs::write(credentials.path().join("ca.crt"), ca).expect("written");
+    std::fs::write(credentials.path().join("token"), "of-the-injector\n").expect("written");
+    let secret = Secret::new();
+    let (address, directory) =
+        (server.address().to_string(), credentials.path().display().to_string());
+    let injector = Injector::start(
+        &secret,
+        &["--api-server", &address, "--api-server-credentials", &directory],
+    );
+    injector.wait_for_log("the cluster's version is not known yet");
+    assert_eq!(injector.admin("/livez").await.status, 200);
+    assert_eq!(injector.admin("/readyz").await.status, 503);
+    let mut caller = injector.api_server(secret.trusted()).await;
+    // An error, so that the webhook's failurePolicy decides.
+    assert_eq!(caller.review(&review()).await.0, 503);
+    handler.known.store(true, std::sync::atomic::Ordering::Relaxed);
+    eventually("ready", async || injector.admin("/readyz").await.status == 200).await;
+    let mut native = review();
+    let annotations = json!({ "bearerd/mode": "native" });
+    native["request"]["object"]["metadata"]["annotations"] = annotations;
+    let mut caller = injector.api_server(secret.trusted()).await;
+    let (_, answer) = caller.review(&native).await;
+    let message = answer["response"]["status"]["message"].as_str().expect("a refusal");
+    assert!(message.contains("Kubernetes 1.28 does not know"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_stop_it_says_so_answers_on_for_a_while_and_exits_0() {
+    let secret = Secret::new();
+    let mut injector = Injector::start(&secret, &["--kubernetes-version", "1.31", "--linger", "2"]);
+    let mut idle = injector.api_server(secret.trusted()).await;
+    assert_eq!(idle.review(&review()).await.0, 200);
+    injector.terminate();
+    injector.wait_for_log("\"stopping\"");
+    assert_eq!(injector.admin("/readyz").await.status, 503);
+    assert_eq!(injector.admin("/livez").await.status, 200);
+    // The API server has not heard of it yet.
+    let mut late = injector.api_server(secret.trusted()).await;
+    assert_eq!(late.review(&review()).await.0, 200);
+    assert!(injector.exit().success());
+    injector.wait_for_log("\"stopped\"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_under_way_at_a_stop_is_answered() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let secret = Secret::new();
+    let mut injector = Injector::start(&secret, &["--kubernetes-version", "1.31", "--linger", "0"]);
+    let settings = TlsSettings { ca_file: Some(secret.trusted()), ..TlsSettings::default() };
+    let mut stream = injector.connect(settings).await.expect("a connection");
+    let body = review().to_string();
+    let head = format!(
+        "POST /inject HTTP/1.1\r\nHost: injector\r\nContent-Type: application/json\r\n\
+         Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    // It is being read.
+    while !answer.ends_with(b"\r\n\r\n") {
+        assert!(stream.read_buf(&mut answer).await.expect("100 Continue") > 0);
+    }
+    injector.terminate();
+    injector.wait_for_log("\"stopping\"");
+    let address = injector.reviews;
+    eventually("no new connections", async || {
+        tokio::net::TcpStream::connect(address).await.is_err()
+    })
+    .await;
+    stream.write_all(body.as_bytes()).await.expect("sent");
+    // Closing without a farewell of TLS is hyper's way.
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.contains("HTTP/1.1 200 OK") && answer.contains("JSONPatch"), "{answer}");
+    assert!(injector.exit().success());
+}
+
+#[test]
+fn what_it_cannot_start_with_is_told_with_an_exit_code() {
+    let secret = Secret::new();
+    for (more, code, told) in [
+        (vec!["--key", "/nowhere/tls.key"], 64, "cannot be used multiple times"),
+        (vec!["--kubernetes-version", "newest"], 64, "write it like 1.31"),
+        (vec!["--api-server", "nowhere"], 64, "is not HOST:PORT"),
+        (vec!["--client-ca", "/nowhere/ca.crt"], 70, "/nowhere/ca.crt"),
+    ] {
+        let done = Injector::command(&secret, &more).output().expect("it runs");
+        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(told), "{stderr}");
+    }
+}
