@@ -352,7 +352,7 @@ fn only_the_creation_of_a_pod_is_acted_upon() {
         |request| request["subResource"] = json!("binding"),
         |request| request["kind"]["kind"] = json!("Deployment"),
         |request| {
-            request["kind"] = json!({ "group": "pods.example", "version": "v1", "kind": "Pod" })
+            request["kind"] = json!({ "group": "pods.example", "version": "v1", "kind": "Pod" });
         },
     ];
     for change in changes {
