@@ -10,6 +10,7 @@ use http::{HeaderName, Method};
 use thiserror::Error;
 
 use crate::credential::Scheme;
+use crate::credential::sign::Sign;
 use crate::dial::Address;
 use crate::schedule::RefreshPolicy;
 use crate::secret::{SecretRef, read_bytes};
@@ -18,6 +19,7 @@ use crate::source::exec::Program;
 use crate::source::template::{Value, Values};
 use crate::tls::{TlsIdentity, TlsSettings};
 
+mod answers;
 mod credential;
 mod dialect;
 mod reader;
@@ -201,8 +203,19 @@ pub enum ClientAuthorization {
 pub struct ReplayConfig {
     /// The statuses that mean "token refused".
     pub statuses: Vec<u16>,
+    /// What means it beside those: words in the body of an answer.
+    pub expired: Vec<Sign>,
     /// The largest copy of a request body.
     pub body_bytes: usize,
+}
+
+impl ReplayConfig {
+    /// Whether an answer with `status` may mean "token refused".
+    #[must_use]
+    pub fn concerns(&self, status: u16) -> bool {
+        self.statuses.contains(&status)
+            || self.expired.iter().any(|sign| sign.statuses.contains(&status))
+    }
 }
 
 /// `timeouts = { … }`

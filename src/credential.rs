@@ -18,6 +18,7 @@ use crate::token::AccessToken;
 
 mod bearer;
 pub mod directory;
+pub mod sign;
 
 use bearer::Bearer;
 pub use bearer::{Bound, Held, Scheme};

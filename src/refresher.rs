@@ -193,7 +193,7 @@ impl<S: TokenSource> Refresher<S> {
     fn inputs_changed(&self, memory: &mut Memory, now: Moment, usable: bool) -> bool {
         let refused = matches!(memory.activity, Activity::Refused(_));
         let matters = memory.traits.watched || refused || !usable;
-        if !matters || memory.activity == Activity::Fetching {
+        if !(matters || memory.certificate.is_some()) || memory.activity == Activity::Fetching {
             return false;
         }
         // Many requests may wake the loop; the disk is not read for each of them.
@@ -201,8 +201,10 @@ impl<S: TokenSource> Refresher<S> {
             return false;
         }
         memory.inputs_seen_at = now;
-        let inputs = self.source.inputs();
-        inputs != memory.inputs
+        // RFC 8705 §3: a token that is bound to the former certificate is of no use with another.
+        let shown = self.source.certificate().filter(|_| memory.certificate.is_some());
+        let rebound = shown.is_some() && shown != memory.certificate;
+        rebound || (matters && self.source.inputs() != memory.inputs)
     }
 
     /// Makes one attempt and settles what follows; false if it was abandoned because of `stop`.
@@ -211,6 +213,7 @@ impl<S: TokenSource> Refresher<S> {
         memory.activity = Activity::Fetching;
         memory.attempted_at = Some(now);
         memory.inputs = self.source.inputs();
+        memory.certificate = self.source.certificate().or(memory.certificate);
         memory.inputs_seen_at = now;
         if trigger == Trigger::Unauthorized {
             memory.storm.strike(now, self.policy.min_interval);
@@ -229,7 +232,9 @@ impl<S: TokenSource> Refresher<S> {
             memory.doubt = None;
         }
         let in_doubt = memory.in_doubt(now);
-        let attempt = Attempt { now, refresh_token: refresh_token.as_ref(), in_doubt };
+        let (refresh_token_now, refused) = (refresh_token.as_ref(), self.refused_now());
+        let held = memory.token.as_ref().filter(|token| token.usable(now));
+        let attempt = Attempt { now, refresh_token: refresh_token_now, in_doubt, held, refused };
         let result = tokio::select! {
             biased;
             result = self.source.fetch(attempt) => result,

@@ -42,6 +42,18 @@ pub struct Attempt<'a> {
     /// The last answer to `refresh_token` was lost: it may be spent. A source that knows another
     /// way in takes that.
     pub in_doubt: bool,
+    /// The token in force, while it is usable.
+    pub held: Option<&'a AccessToken>,
+    /// An upstream refused that one.
+    pub refused: bool,
+}
+
+impl Attempt<'_> {
+    /// One that is made with nothing at hand.
+    #[must_use]
+    pub fn at(now: Moment) -> Self {
+        Self { now, refresh_token: None, in_doubt: false, held: None, refused: false }
+    }
 }
 
 /// What a successful attempt brings.
@@ -54,6 +66,8 @@ pub struct Fetched {
     /// The refresh token at hand was refused or is in doubt, and another way in was taken: it is not
     /// to be sent again.
     pub gave_up: bool,
+    /// The identity provider can lengthen the token's life.
+    pub renewable: bool,
 }
 
 /// Obtains access tokens.
@@ -70,6 +84,12 @@ pub trait TokenSource: Send {
     /// A digest of every secret and file that a fetch would read now; tells whether trying again
     /// after a terminal answer can have another outcome.
     fn inputs(&self) -> Fingerprint;
+
+    /// A digest of the certificate that tokens may be bound to (RFC 8705 §3), as it is now; `None` if
+    /// there is none, or it cannot be read.
+    fn certificate(&self) -> Option<Fingerprint> {
+        None
+    }
 
     /// What this source needs from the refresher.
     fn traits(&self) -> Traits;
@@ -128,6 +148,13 @@ impl TokenSource for Source {
             Self::Dialect(source) => source.inputs(),
             Self::File(source) => source.inputs(),
             Self::Exec(source) => source.inputs(),
+        }
+    }
+
+    fn certificate(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Dialect(source) => source.certificate(),
+            Self::File(_) | Self::Exec(_) => None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
+use super::answers::signs;
 use super::reader::{Item, Section};
 use super::server::number;
 use crate::source::assertion::Assertion;
@@ -14,6 +15,7 @@ use crate::source::template::Template;
 mod answer;
 mod assertion;
 mod request;
+mod sound;
 
 pub(super) use answer::expiry;
 use answer::{matchers, ok};
@@ -33,6 +35,7 @@ pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
         section.finish();
         variants
     });
+    let expired = root.take("expired").map_or(Some(Vec::new()), |item| signs(&item));
     let grace = number(&root, "rotation_grace_seconds", 0, 0..=86_400);
     let rotates = root.take("rotates").map_or(Some(true), |item| item.bool());
     let defaults = root.take("defaults").map_or(Some(Defaults::default()), |i| Defaults::read(&i));
@@ -44,14 +47,19 @@ pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
     let flow = root
         .require("flow", "flow = { obtain = [\"NAME\"] }")
         .and_then(|item| flow(&item, exchanges.as_deref()?));
+    if let (Some(exchanges), Some(flow)) = (&exchanges, &flow) {
+        sound::flow(&root, exchanges, flow);
+    }
     root.finish();
-    let (obtain, revoke) = flow?;
+    let Flow { obtain, renew, revoke } = flow?;
     Some(Dialect {
         name: name?,
         keys: keys?,
         obtain,
+        renew,
         revoke,
         variants: variants?,
+        expired: expired?,
         rotation_grace: Some(Duration::from_secs(grace?)).filter(|grace| !grace.is_zero()),
         rotates: rotates?,
         assertions: assertions?,
@@ -61,7 +69,10 @@ pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
 }
 
 fn keys(item: &Item<'_>) -> Option<Vec<Key>> {
-    item.section()?.entries().into_iter().map(|(name, item)| key(name, &item)).collect()
+    let entries = item.section()?.entries();
+    let keys: Vec<Key> = entries.iter().map(|(n, i)| key(n.clone(), i)).collect::<Option<_>>()?;
+    sound::keys(&entries, &keys);
+    Some(keys)
 }
 
 fn key(name: String, item: &Item<'_>) -> Option<Key> {
@@ -136,6 +147,7 @@ fn exchanges(
     let read = |(name, item): (String, Item<'_>)| {
         let exchange = exchange(name, &item, defaults)?;
         check_placeholders(&item, &exchange, keys, assertions)?;
+        sound::exchange(&item, &exchange, keys);
         Some(exchange)
     };
     item.section()?.entries().into_iter().map(read).collect()
@@ -155,7 +167,7 @@ fn exchange(name: String, item: &Item<'_>, defaults: &Defaults) -> Option<Exchan
     let when = section.take("when").map_or(Some(Vec::new()), |item| pairs_of_text(&item));
     let needs = section.take("needs").map_or(Some(Vec::new()), |item| item.texts());
     let body = body(&section);
-    let basic = section.take("basic").map_or(Some(None), |item| basic(&item).map(Some));
+    let basic = basic(&section);
     let bearer = section.take("bearer").map_or(Some(None), |item| template(&item).map(Some));
     let ok = section.take("ok").map_or(Some(defaults.ok.clone()), |i| ok(&i, defaults.ok.clone()));
     let errors = section.take("error").map_or(Some(Vec::new()), |item| matchers(&item));
@@ -188,7 +200,7 @@ fn check_placeholders(
     let placeholders = exchange.templates().flat_map(Template::keys);
     let mut all = placeholders.chain(named.map(String::as_str));
     if let Some(name) = all.find(|name| !made(name) && key_of(name, keys).is_none()) {
-        item.wrong(format!("uses {{{name}}}, which is not among the [keys]"));
+        item.wrong(unknown_key(name, keys));
         return None;
     }
     let secret =
@@ -200,6 +212,12 @@ fn check_placeholders(
     Some(())
 }
 
+fn unknown_key(name: &str, keys: &[Key]) -> String {
+    let known: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+    let known = known.join(", ");
+    format!("uses {{{name}}}, which is not among the [keys]; add it there, or write one of {known}")
+}
+
 /// The key that a placeholder stands for: itself, or the document that it is a member of.
 fn key_of<'k>(placeholder: &str, keys: &'k [Key]) -> Option<&'k Key> {
     let member = placeholder.split_once('.').map(|(document, _)| document);
@@ -209,7 +227,14 @@ fn key_of<'k>(placeholder: &str, keys: &'k [Key]) -> Option<&'k Key> {
     })
 }
 
-fn flow(item: &Item<'_>, exchanges: &[Exchange]) -> Option<(Vec<Exchange>, Option<Exchange>)> {
+/// What is sent when.
+struct Flow {
+    obtain: Vec<Exchange>,
+    renew: Option<Exchange>,
+    revoke: Option<Exchange>,
+}
+
+fn flow(item: &Item<'_>, exchanges: &[Exchange]) -> Option<Flow> {
     let section = item.section()?;
     let named = |item: &Item<'_>| {
         let name = item.text()?;
@@ -223,9 +248,10 @@ fn flow(item: &Item<'_>, exchanges: &[Exchange]) -> Option<(Vec<Exchange>, Optio
     let obtain = section
         .require("obtain", "obtain = [\"NAME\"]")
         .and_then(|item| item.items().iter().map(named).collect::<Option<Vec<_>>>());
-    let revoke = section.take("revoke").map_or(Some(None), |item| named(&item).map(Some));
+    let optional = |key| section.take(key).map_or(Some(None), |item| named(&item).map(Some));
+    let (renew, revoke) = (optional("renew"), optional("revoke"));
     section.finish();
-    Some((obtain?, revoke?))
+    Some(Flow { obtain: obtain?, renew: renew?, revoke: revoke? })
 }
 
 #[cfg(test)]

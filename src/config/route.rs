@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
+use super::answers::signs;
 use super::reader::{Item, Section};
 use super::server::{host_name, number};
 use super::tls::tls;
-use super::url::{check_plaintext, http_url};
+use super::url::{check_plaintext, http_url, is_metadata};
 use super::{
-    ClientAuthorization, CredentialConfig, ReplayConfig, RouteConfig, Timeouts, UpstreamConfig,
+    ClientAuthorization, CredentialConfig, ReplayConfig, RouteConfig, SourceConfig, Timeouts,
+    UpstreamConfig,
 };
 use crate::credential::Scheme;
+use crate::credential::sign::Sign;
 use crate::dial::Address;
 use crate::tls::TlsSettings;
 
@@ -83,7 +86,8 @@ fn read(
                 ("keep", ClientAuthorization::Keep),
             ])
         });
-    let replay = replay(section.take("replay"));
+    let known = dialects_signs(credential.as_deref(), credentials);
+    let replay = replay(section.take("replay"), known);
     let timeouts = timeouts(section.take("timeouts"));
     let wait = number(&section, "wait_ms", 5000, 0..=600_000);
     let strip_cookies = section.take("strip_cookies").map_or(Some(false), |item| item.bool());
@@ -210,6 +214,13 @@ fn upstream(item: &Item<'_>, tls: TlsSettings, allow_plaintext: bool) -> Option<
         item.wrong("has a path; write scheme and host only: paths are passed on unchanged");
         return None;
     }
+    if is_metadata(&parsed.host) {
+        item.wrong(
+            "is where machines get their own identity, and every caller would get it too; write the \
+             API's host",
+        );
+        return None;
+    }
     check_plaintext(item, &parsed, allow_plaintext)?;
     if !parsed.secure && tls != TlsSettings::default() {
         item.wrong("is plaintext although the route has a tls table; write https://");
@@ -266,18 +277,38 @@ fn max_age(item: Option<Item<'_>>) -> Option<Duration> {
     seconds.map(Duration::from_secs)
 }
 
-fn replay(item: Option<Item<'_>>) -> Option<ReplayConfig> {
-    let Some(item) = item else {
-        return Some(ReplayConfig { statuses: vec![401], body_bytes: 64 << 10 });
-    };
+/// What the dialect of the route's credential knows about its APIs.
+fn dialects_signs(name: Option<&str>, credentials: Option<&[CredentialConfig]>) -> Vec<Sign> {
+    let named = |credential: &&CredentialConfig| Some(credential.name.as_str()) == name;
+    match credentials.into_iter().flatten().find(named).map(|credential| &credential.source) {
+        Some(SourceConfig::Dialect { dialect, .. }) => dialect.expired.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn replay(item: Option<Item<'_>>, known: Vec<Sign>) -> Option<ReplayConfig> {
+    let usual = ReplayConfig { statuses: vec![401], expired: Vec::new(), body_bytes: 64 << 10 };
+    let Some(item) = item else { return Some(with_signs(usual, known)) };
     let section = item.section()?;
-    let statuses = section.take("statuses").map_or(Some(vec![401]), |item| {
+    let statuses = section.take("statuses").map_or(Some(usual.statuses), |item| {
         let status = |item: &Item<'_>| u16::try_from(item.number(400..=499)?).ok();
         item.items().iter().map(status).collect()
     });
-    let body_bytes = number(&section, "body_bytes", 64 << 10, 0..=64 << 20);
+    let own = section.take("expired").map_or(Some(Vec::new()), |item| signs(&item));
+    let body_bytes = number(&section, "body_bytes", usual.body_bytes as u64, 0..=64 << 20);
     section.finish();
-    Some(ReplayConfig { statuses: statuses?, body_bytes: usize::try_from(body_bytes?).ok()? })
+    let body_bytes = usize::try_from(body_bytes?).ok()?;
+    let written = ReplayConfig { statuses: statuses?, expired: own?, body_bytes };
+    Some(with_signs(written, known))
+}
+
+/// A sign without words is a status like the others.
+fn with_signs(mut replay: ReplayConfig, known: Vec<Sign>) -> ReplayConfig {
+    replay.expired.extend(known);
+    let (worded, plain) = replay.expired.into_iter().partition(|sign| sign.words.is_some());
+    replay.expired = worded;
+    replay.statuses.extend(Vec::into_iter(plain).flat_map(|sign: Sign| sign.statuses));
+    replay
 }
 
 fn timeouts(item: Option<Item<'_>>) -> Option<Timeouts> {

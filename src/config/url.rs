@@ -60,6 +60,18 @@ pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// True for the metadata services of clouds: link-local addresses, and the names and unique local
+/// addresses that they have besides.
+pub(super) fn is_metadata(host: &str) -> bool {
+    let named = ["metadata", "metadata.google.internal", "fd00:ec2::254", "fd20:ce::254"];
+    named.contains(&host)
+        || match host.parse() {
+            Ok(IpAddr::V4(ip)) => ip.is_link_local(),
+            Ok(IpAddr::V6(ip)) => ip.is_unicast_link_local(),
+            Err(_) => false,
+        }
+}
+
 /// Refuses plaintext towards anything but loopback.
 pub(super) fn check_plaintext(item: &Item<'_>, url: &HttpUrl, allowed: bool) -> Option<()> {
     if url.secure || allowed || is_loopback(&url.host) {

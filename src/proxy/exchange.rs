@@ -22,9 +22,11 @@ use crate::credential::Held;
 use crate::dial::DialError;
 
 mod again;
+mod look;
 mod proof;
 mod shape;
 
+pub(super) use look::Looked;
 use shape::{Stop, Upgrade};
 
 /// What has a bound of its own is abandoned by the watchdog only if that fails.
@@ -47,6 +49,8 @@ pub(super) struct Exchange {
     body_again: Option<Handle>,
     /// It may have arrived twice already.
     sent_twice: bool,
+    /// What was read of the answer to see whether it speaks of the token.
+    looked: Looked,
     /// What the caller would go on with.
     upgrade: Option<Box<Upgrade>>,
 }
@@ -85,7 +89,7 @@ impl Exchange {
         let body = Outbound::new(body, limit, &routes.budget, &config.header);
         // RFC 9110 §7.8: an upgrade may have begun, so it is never sent twice.
         let body_again = if upgrade.is_none() { body.handle() } else { None };
-        let (held, sent_twice) = (None, false);
+        let (held, sent_twice, looked) = (None, false, Looked::default());
         let mut exchange = Box::new(Self {
             routes,
             now,
@@ -95,6 +99,7 @@ impl Exchange {
             keeps_own,
             body_again,
             sent_twice,
+            looked,
             upgrade,
         });
         if !keeps_own && let Some(held) = route.credential.bearer(now, &config.scheme) {
@@ -199,9 +204,9 @@ impl Exchange {
         }
     }
 
-    /// The upstream refused our token.
+    /// The upstream may have refused our token.
     pub(super) fn is_refused(&self, head: &response::Parts) -> bool {
-        self.held.is_some() && self.route().config.replay.statuses.contains(&head.status.as_u16())
+        self.held.is_some() && self.route().config.replay.concerns(head.status.as_u16())
     }
 
     pub(super) fn relay(mut self, mut head: response::Parts, call: Call) -> Response<Downstream> {
@@ -223,8 +228,8 @@ impl Exchange {
             head.headers.insert(DATE, reject::date());
         }
         self.record.status(head.status.as_u16());
-        let relay = Relay::new(call, self.record);
-        Response::from_parts(head, Downstream::Relayed(relay))
+        let (looked, relay) = (self.looked, Relay::new(call, self.record));
+        Response::from_parts(head, Downstream::relayed(looked.frames, relay))
     }
 
     /// RFC 9110 §7.8: only to what was asked for.

@@ -1,6 +1,7 @@
 //! A response on its way down: passed on as it arrives, its upstream connection driven by the task
 //! that reads it.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -27,6 +28,25 @@ pub enum Downstream {
     },
     /// An upstream's.
     Relayed(Relay),
+    /// The same, of which the beginning was read already.
+    Begun(Box<Begun>),
+}
+
+/// A response whose beginning was read before its head went down.
+pub struct Begun {
+    first: VecDeque<Frame<Bytes>>,
+    rest: Relay,
+}
+
+impl Downstream {
+    /// Relays `first` and then the rest.
+    #[must_use]
+    pub fn relayed(first: VecDeque<Frame<Bytes>>, rest: Relay) -> Self {
+        if first.is_empty() {
+            return Self::Relayed(rest);
+        }
+        Self::Begun(Box::new(Begun { first, rest }))
+    }
 }
 
 /// A response body cut short; the caller's connection is cut short too (RFC 9112 §8).
@@ -175,6 +195,7 @@ impl Body for Downstream {
         match self.get_mut() {
             Self::Own { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Relayed(relay) => Pin::new(relay).poll_frame(cx),
+            Self::Begun(begun) => begun.poll_frame(cx),
         }
     }
 
@@ -182,6 +203,7 @@ impl Body for Downstream {
         match self {
             Self::Own { text, .. } => text.is_none(),
             Self::Relayed(relay) => relay.is_end_stream(),
+            Self::Begun(begun) => begun.first.is_empty() && begun.rest.is_end_stream(),
         }
     }
 
@@ -191,7 +213,34 @@ impl Body for Downstream {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
             Self::Relayed(relay) => relay.size_hint(),
+            Self::Begun(begun) => begun.size_hint(),
         }
+    }
+}
+
+impl Begun {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        let Some(mut frame) = self.first.pop_front() else {
+            return Pin::new(&mut self.rest).poll_frame(cx);
+        };
+        if let Some(trailers) = frame.trailers_mut() {
+            hop::strip_trailers(trailers, None);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = self.first.iter().filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>();
+        let (first, rest) = (first as u64, self.rest.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + first);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + first);
+        }
+        hint
     }
 }
 

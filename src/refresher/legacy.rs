@@ -63,6 +63,7 @@ impl<S: TokenSource> Refresher<S> {
             warn!(credential = self.name, "the store holds another account's tokens: not used");
         }
         let mut memory = Memory::new(self.source.traits(), self.source.inputs(), now);
+        memory.certificate = self.source.certificate();
         let Past { failures, not_before, storm, sent, .. } = past;
         (memory.failures, memory.not_before, memory.storm) = (failures, not_before, storm);
         // Another refresh token than the one in doubt may have been put in place.

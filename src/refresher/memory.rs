@@ -25,6 +25,8 @@ pub(super) struct Memory {
     /// Digest of the inputs that the last attempt used.
     pub(super) inputs: Fingerprint,
     pub(super) inputs_seen_at: Moment,
+    /// Digest of the certificate that the last attempt showed, which tokens may be bound to.
+    pub(super) certificate: Option<Fingerprint>,
     pub(super) wanted: u64,
     pub(super) used_at: Moment,
     pub(super) storm: Storm,
@@ -55,6 +57,7 @@ impl Memory {
             not_before: None,
             inputs,
             inputs_seen_at: now,
+            certificate: None,
             wanted: 0,
             used_at: now,
             storm: Storm::default(),

@@ -69,7 +69,8 @@ impl<S: TokenSource> Refresher<S> {
             refresh_token = None;
         }
         let sent = refresh_token.as_ref();
-        let attempt = Attempt { now: Moment::now(), refresh_token: sent, in_doubt: spared };
+        let now = Moment::now();
+        let attempt = Attempt { refresh_token: sent, in_doubt: spared, ..Attempt::at(now) };
         let result = self.source.fetch(attempt).await;
         let (written, rotated) = match &result {
             Ok(fetched) => (self.rotation.take(sent, fetched), fetched.refresh_token.is_some()),

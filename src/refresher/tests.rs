@@ -101,6 +101,7 @@ impl TokenSource for Scripted {
             token: AccessToken::new(Secret::new(name), at, life).unwrap(),
             refresh_token: refresh_token.map(|text| Secret::new(text.to_owned())),
             gave_up: false,
+            renewable: false,
         })
     }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::config::{CredentialConfig, SourceConfig};
-use crate::secret::Fingerprint;
+use crate::secret::{Fingerprint, read_bytes};
 use crate::source::template::Value;
 use crate::store::Identity;
 
@@ -14,7 +14,7 @@ const NAMES: [&str; 4] = ["host", "issuer", "client_id", "username"];
 /// Whose tokens `source` obtains, and which; `None` if there is no account to speak of.
 #[must_use]
 pub(super) fn identity(source: &SourceConfig) -> Option<Identity> {
-    let SourceConfig::Dialect { dialect, values, params, .. } = source else {
+    let SourceConfig::Dialect { dialect, values, params, tls } = source else {
         return None;
     };
     let said = |name: &str| values.get(name).and_then(Value::said).unwrap_or_default();
@@ -35,6 +35,10 @@ pub(super) fn identity(source: &SourceConfig) -> Option<Identity> {
         // Nothing of a secret.
         other => (name.as_str(), other.said().unwrap_or_default()),
     });
+    // RFC 8705 §3: a token may be bound to it.
+    if let Some(certificate) = tls.identity.as_ref().and_then(|(path, _)| read_bytes(path).ok()) {
+        request.add(&Fingerprint::of(&certificate).to_hex());
+    }
     let params = params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in spoken.chain(params) {
         request.add(name);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 
-use super::dialect::{BodyKind, Matcher, Ok as OkRules, Test};
+use super::dialect::{BodyKind, Matcher, Ok as OkRules};
 use super::expiry;
 use super::json::Document;
 use super::{Class, FetchError, Fetched, Reason};
@@ -104,7 +104,13 @@ pub fn read(
     }
     let token = access_token(Secret::new(value.to_owned()), now, lifetime)
         .map_err(|error| Refusal::from(finish(error)))?;
-    Ok(Fetched { token, refresh_token: refresh_token.map(|boxed| *boxed), gave_up: false })
+    let renewable = ok.renewable.as_ref().and_then(|pointer| document.at(pointer)?.as_bool());
+    Ok(Fetched {
+        token,
+        refresh_token: refresh_token.map(|boxed| *boxed),
+        gave_up: false,
+        renewable: renewable.unwrap_or(false),
+    })
 }
 
 /// Reads the answer to a revocation, of which only the status counts (RFC 7009 §2.2).
@@ -209,13 +215,10 @@ fn matches(matcher: &Matcher, answer: &Answer, document: Option<&Document>) -> b
     let status = matcher.status.is_empty()
         || matcher.status.iter().any(|status| status.matches(answer.status));
     let value = |pointer: &String| document.and_then(|document| document.at(pointer));
-    let tested = matcher.test.as_ref().is_none_or(|(pointer, test)| {
-        value(pointer).is_some_and(|value| match test {
-            Test::Exists => true,
-            Test::Is(wanted) => plain(value) == *wanted,
-            Test::Has(part) => plain(value).contains(part.as_str()),
-        })
-    });
+    let tested = matcher
+        .test
+        .as_ref()
+        .is_none_or(|(pointer, test)| value(pointer).is_some_and(|value| test.fits(value)));
     let missing = matcher.missing.as_ref().is_none_or(|pointer| value(pointer).is_none());
     let empty = !matcher.empty || answer.body.is_empty();
     let media_type = matcher.media_type.as_ref().is_none_or(|wanted| {
@@ -224,11 +227,6 @@ fn matches(matcher: &Matcher, answer: &Answer, document: Option<&Document>) -> b
         essence.eq_ignore_ascii_case(wanted)
     });
     status && tested && missing && empty && media_type
-}
-
-/// A scalar as text, so that `is = "540"` matches the number and the string.
-fn plain(value: &serde_json::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// `Retry-After` in seconds or in any of the three date forms (RFC 9110 §10.2.3, §5.6.7).
@@ -309,6 +307,74 @@ mod tests {
             }
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn in_no_vendors_dialect_does_an_answer_panic_or_show_itself(
+            status in proptest::sample::select(vec![200_u16, 201, 204, 302, 400, 401, 403, 404, 429, 500]),
+            kind in proptest::sample::select(vec!["", "application/json", "text/html", ";"]),
+            pieces in proptest::collection::vec(0..VENDORS.len(), 0..30),
+            noise in proptest::collection::vec(proptest::num::u8::ANY, 0..8),
+        ) {
+            let body: Vec<u8> = pieces.iter().flat_map(|piece| VENDORS[*piece].bytes()).collect();
+            let body = [body, noise].concat();
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
+            let now = Moment::now();
+            for exchange in exchanges() {
+                let (headers, body) = (headers.clone(), Zeroizing::new(body.clone()));
+                let answer = Answer { status, headers, body };
+                match read(&answer, &exchange.ok, &exchange.errors, now, Duration::from_mins(5)) {
+                    Ok(fetched) => proptest::prop_assert!(fetched.token.usable(now)),
+                    Err(Refusal { error, .. }) => {
+                        let told = format!("{error} {error:?}");
+                        proptest::prop_assert!(!told.contains("canary"), "{told}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every exchange of every dialect that is compiled in.
+    fn exchanges() -> &'static [crate::source::dialect::Exchange] {
+        static ALL: std::sync::OnceLock<Vec<crate::source::dialect::Exchange>> =
+            std::sync::OnceLock::new();
+        ALL.get_or_init(|| {
+            let dialects = crate::source::vendor::ALL
+                .iter()
+                .map(|(_, text)| crate::config::parse_dialect(text).expect("compiled in"));
+            dialects.flat_map(|dialect| dialect.obtain).collect()
+        })
+    }
+
+    /// Pieces of which vendors' answers are made.
+    const VENDORS: [&str; 26] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        "\"auth\":{",
+        "\"data\":{",
+        "\"client_token\":\"canary-token\"",
+        "\"token\":\"canary-token\"",
+        "\"accessToken\":\"canary-token\"",
+        "\"access_token\":\"canary-token\"",
+        "\"access_token\":null",
+        "\"mfa_token\":\"canary\"",
+        "\"redirectTo\":\"canary\"",
+        "\"cspErrorCode\":\"canary\"",
+        "\"message\":\"canary rate limit\"",
+        "\"error\":\"invalid_grant\"",
+        "\"error\":{\"canary\":1}",
+        "\"lease_duration\":0",
+        "\"lease_duration\":-1e308",
+        "\"renewable\":true",
+        "\"expireTime\":\"9999-99-99T99:99:99Z\"",
+        "\"expires_at\":\"2999-01-01T00:00:00.123456789012Z\"",
+        "\"expires_on\":\"99999999999999999999\"",
+        "\".expires\":\"2021-10-04T15:04:04.9299072Z\",\".issued\":\"x\"",
+        "\"token_type\":\"bearer\"",
+    ];
 
     #[test]
     fn a_new_refresh_token_outlives_an_unusable_access_token() {

@@ -11,6 +11,8 @@ use super::assertion::Assertion;
 use super::discovery::Discovery;
 use super::template::Template;
 use super::{Class, Reason, expiry};
+use crate::credential::sign::Sign;
+pub use crate::credential::sign::Test;
 
 /// A dialect: the keys that a credential may say, and the exchanges that use them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +23,14 @@ pub struct Dialect {
     pub keys: Vec<Key>,
     /// Ways to obtain a token; the first that applies is taken.
     pub obtain: Vec<Exchange>,
+    /// How to lengthen the life of an access token, if the identity provider offers that.
+    pub renew: Option<Exchange>,
     /// How to revoke an access token, if the identity provider offers that.
     pub revoke: Option<Exchange>,
     /// The headers that its APIs are known to want; for `check` and the documentation.
     pub variants: Vec<String>,
+    /// How its APIs say, other than by 401, that a token is no longer accepted.
+    pub expired: Vec<Sign>,
     /// How long a replaced refresh token is still accepted.
     pub rotation_grace: Option<Duration>,
     /// Refresh tokens are replaced, or may be for all that is documented.
@@ -100,14 +106,25 @@ pub struct Exchange {
     pub needs: Vec<String>,
     /// What is sent.
     pub body: Body,
-    /// User and password of the Basic scheme, form-encoded first (RFC 6749 §2.3.1).
-    pub basic: Option<(Template, Template)>,
+    /// User and password of the Basic scheme.
+    pub basic: Option<Basic>,
     /// The token of the Bearer scheme.
     pub bearer: Option<Template>,
     /// What success looks like.
     pub ok: Ok,
     /// What failure looks like; the first match wins, before `ok`.
     pub errors: Vec<Matcher>,
+}
+
+/// User and password of the Basic scheme.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Basic {
+    /// Usually the client's id.
+    pub user: Template,
+    /// Usually its secret.
+    pub password: Template,
+    /// Both are form-encoded first, as RFC 6749 §2.3.1 wants it; not every server decodes them.
+    pub encoded: bool,
 }
 
 /// The body of a request.
@@ -145,6 +162,8 @@ pub struct Ok {
     pub access_token: String,
     /// Where a new refresh token may be; `None` = never look.
     pub refresh_token: Option<String>,
+    /// Where it says `true` that the token's life can be lengthened.
+    pub renewable: Option<String>,
     /// Where the type is, and which ones are understood.
     pub token_type: TokenType,
     /// What the body is.
@@ -218,17 +237,6 @@ pub struct Matcher {
     pub hint: Option<String>,
 }
 
-/// A test of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Test {
-    /// There, and not null.
-    Exists,
-    /// Equal, as text.
-    Is(String),
-    /// Containing this text.
-    Has(String),
-}
-
 impl Kind {
     /// Whether it holds what must never stand in a URL (RFC 6749 §2.3.1).
     #[must_use]
@@ -262,6 +270,13 @@ impl Exchange {
         self.templates().any(|template| template.keys().any(|k| k == key))
     }
 
+    /// Whether `key` decides whether or what is sent.
+    #[must_use]
+    pub fn uses(&self, key: &str) -> bool {
+        let conditions = self.when.iter().map(|(name, _)| name).chain(&self.needs);
+        self.mentions(key) || conditions.into_iter().any(|name| name == key)
+    }
+
     /// Every template of the exchange.
     pub fn templates(&self) -> impl Iterator<Item = &Template> {
         let body: Vec<&Template> = match &self.body {
@@ -269,7 +284,7 @@ impl Exchange {
             Body::Form(pairs) => pairs.iter().map(|(_, template)| template).collect(),
             Body::Json(json) => json.templates(),
         };
-        let basic = self.basic.iter().flat_map(|(user, password)| [user, password]);
+        let basic = self.basic.iter().flat_map(|basic| [&basic.user, &basic.password]);
         let headers = self.headers.iter().map(|(_, template)| template);
         std::iter::once(&self.url).chain(headers).chain(basic).chain(&self.bearer).chain(body)
     }

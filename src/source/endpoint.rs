@@ -18,6 +18,7 @@ use super::exchange::TokenRequest;
 use super::{Class, FetchError, Reason};
 use crate::clock::Moment;
 use crate::dial::{Address, DialError, Peer};
+use crate::secret::{Fingerprint, read_bytes};
 use crate::tls::{self, TlsError, TlsSettings};
 
 /// The largest answer that is read, in bytes.
@@ -53,6 +54,13 @@ impl Endpoint {
     /// The files that say who the peer may be and who we are.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.settings.files()
+    }
+
+    /// A digest of the certificate that we show, as it is now.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Fingerprint> {
+        let (certificate, _) = self.settings.identity.as_ref()?;
+        read_bytes(certificate).ok().map(|content| Fingerprint::of(&content))
     }
 
     /// Sends `request` and reads the whole answer.

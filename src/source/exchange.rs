@@ -73,10 +73,14 @@ fn in_url(dialect: &Dialect, key: &str, value: &str) -> String {
 
 /// One way of authenticating per request (RFC 6749 §2.3).
 fn authorization(exchange: &Exchange, values: &Rendered) -> Option<Zeroizing<String>> {
-    if let Some((user, password)) = &exchange.basic {
-        // RFC 6749 §2.3.1: both are form-encoded first, so that a colon in the id splits nothing.
-        let part = |template: &Template| template.render(values, |_, value| form_encoded(value));
-        let pair = Zeroizing::new(format!("{}:{}", *part(user)?, *part(password)?));
+    if let Some(basic) = &exchange.basic {
+        // RFC 6749 §2.3.1: form-encoded, so that a colon in the id splits nothing.
+        let encode = |_: &str, value: &str| {
+            if basic.encoded { form_encoded(value) } else { value.to_owned() }
+        };
+        let part = |template: &Template| template.render(values, encode);
+        let pair = format!("{}:{}", *part(&basic.user)?, *part(&basic.password)?);
+        let pair = Zeroizing::new(pair);
         return Some(Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes()))));
     }
     let token = exchange.bearer.as_ref()?.render(values, raw)?;

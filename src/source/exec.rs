@@ -12,7 +12,7 @@ use http::HeaderMap;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::time::timeout_at;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::answer::{self, Answer};
@@ -24,6 +24,8 @@ use super::oauth2::standard_ok;
 use super::{Attempt, Class, FetchError, Fetched, Reason, TokenSource, Traits};
 use crate::secret::{Fingerprint, Secret, SecretRef};
 use crate::token::{AccessToken, MAX_LIFETIME};
+
+mod git;
 
 /// What a program is told that prints an `ExecCredential` (`client.authentication.k8s.io`).
 const EXEC_INFO: (&str, &str) = (
@@ -78,8 +80,37 @@ impl ExecSource {
         Self { program, default_lifetime }
     }
 
-    fn spawn(&self) -> Result<Running, FetchError> {
-        let [program, arguments @ ..] = self.program.command.as_slice() else {
+    /// Runs `command` to its end, and gives what it printed.
+    async fn run(
+        &self,
+        command: &[String],
+        input: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, FetchError> {
+        let mut running = self.spawn(command)?;
+        let finished = timeout(self.program.timeout, running.finish(input)).await;
+        let (printed, status) = finished.unwrap_or_else(|_| {
+            let mut error = FetchError::new(Class::Transient, Reason::Timeout);
+            error.hint = Some("the command took too long and was ended".to_owned());
+            Err(error)
+        })?;
+        if !status.success() {
+            let mut error = FetchError::new(Class::Transient, Reason::Command);
+            error.hint = Some(format!("the command ended with {status}"));
+            return Err(error);
+        }
+        Ok(printed)
+    }
+
+    /// Tells a credential helper what became of a credential; whether it cares is its own affair.
+    async fn tell(&self, operation: git::Operation, lines: &[u8]) {
+        let Some(command) = git::counterpart(&self.program.command, operation) else { return };
+        if let Err(error) = self.run(&command, lines).await {
+            tracing::warn!(operation = operation.helpers, %error, "the credential helper failed");
+        }
+    }
+
+    fn spawn(&self, command: &[String]) -> Result<Running, FetchError> {
+        let [program, arguments @ ..] = command else {
             return Err(unusable("there is no command to run"));
         };
         let mut command = Command::new(program);
@@ -145,20 +176,18 @@ impl ExecSource {
 
 impl TokenSource for ExecSource {
     async fn fetch(&mut self, attempt: Attempt<'_>) -> Result<Fetched, FetchError> {
-        let mut running = self.spawn()?;
-        let deadline = attempt.now.mono + self.program.timeout;
-        let finished = timeout_at(deadline, running.finish(self.program.input.as_bytes())).await;
-        let (printed, status) = finished.unwrap_or_else(|_| {
-            let mut error = FetchError::new(Class::Transient, Reason::Timeout);
-            error.hint = Some("the command took too long and was ended".to_owned());
-            Err(error)
-        })?;
-        if !status.success() {
-            let mut error = FetchError::new(Class::Transient, Reason::Command);
-            error.hint = Some(format!("the command ended with {status}"));
-            return Err(error);
+        let (command, input) = (&self.program.command, &self.program.input);
+        let git = self.program.output == Output::GitCredential;
+        if let (true, true, Some(held)) = (git, attempt.refused, attempt.held) {
+            self.tell(git::ERASE, &git::erased(input, held.value().expose())).await;
         }
-        self.read(printed, attempt)
+        let printed = self.run(command, input.as_bytes()).await?;
+        let kept = git.then(|| git::stored(input, &printed));
+        let fetched = self.read(printed, attempt)?;
+        if let Some(kept) = kept {
+            self.tell(git::STORE, &kept).await;
+        }
+        Ok(fetched)
     }
 
     /// A program has no way to take a token back.

@@ -44,7 +44,7 @@ impl TokenSource for FileSource {
             return Err(error);
         }
         let token = access_token(value, attempt.now, lifetime)?;
-        Ok(Fetched { token, refresh_token: None, gave_up: false })
+        Ok(Fetched { token, refresh_token: None, gave_up: false, renewable: false })
     }
 
     /// The file is somebody else's.

@@ -60,6 +60,8 @@ impl Grant {
 pub enum ClientAuthentication {
     /// `client_secret_basic` (RFC 6749 §2.3.1).
     Basic,
+    /// The same without encoding id and secret first, for servers that do not decode them.
+    BasicRaw,
     /// `client_secret_post` (RFC 6749 §2.3.1).
     Post,
     /// `private_key_jwt` (RFC 7523 §2.2).
@@ -125,8 +127,10 @@ pub fn dialect(choices: &Choices) -> Dialect {
         name: "oauth2".to_owned(),
         obtain: request::ways(choices),
         keys: keys(choices),
+        renew: None,
         revoke: Some(request::revocation(choices)),
         variants: vec!["authorization: Bearer".to_owned()],
+        expired: Vec::new(),
         rotation_grace: None,
         rotates: true,
         assertions: request::assertions(choices),
@@ -173,7 +177,7 @@ fn keys(choices: &Choices) -> Vec<Key> {
         keys.push(key("issuer", Kind::Url, true));
     }
     let authentication: &[Key] = match choices.authentication {
-        Auth::Basic | Auth::Post => &[key("client_secret", Kind::Secret, true)],
+        Auth::Basic | Auth::BasicRaw | Auth::Post => &[key("client_secret", Kind::Secret, true)],
         Auth::ClientSecretJwt => &[key("client_secret", Kind::Secret, true), algorithm_key(true)],
         Auth::PrivateKeyJwt => &[key("private_key", Kind::SigningKey, true)],
         Auth::AssertionFile => &[key("assertion_file", Kind::File, true)],

@@ -18,6 +18,10 @@ use crate::dpop::Prover;
 use crate::secret::{Fingerprint, Secret, SecretRef, read_bytes};
 use crate::token::AccessToken;
 
+mod renewal;
+
+use renewal::Renewal;
+
 /// How long an attempt waits for the token of the credential that it is chained to.
 const SUBJECT_WAIT: Duration = Duration::from_secs(10);
 
@@ -36,6 +40,8 @@ pub struct DialectSource {
     prover: Option<Arc<Prover>>,
     /// The file that its key came from, as it was then.
     prover_key: Option<Fingerprint>,
+    /// What a token lived for whose life can be lengthened.
+    lease: Option<Duration>,
 }
 
 impl DialectSource {
@@ -49,7 +55,7 @@ impl DialectSource {
         default_lifetime: Duration,
         subjects: Directory,
     ) -> Self {
-        let (endpoints, prover, prover_key) = (None, None, None);
+        let (endpoints, prover, prover_key, lease) = (None, None, None, None);
         Self {
             dialect,
             values,
@@ -60,6 +66,7 @@ impl DialectSource {
             endpoints,
             prover,
             prover_key,
+            lease,
         }
     }
 
@@ -251,6 +258,11 @@ impl TokenSource for DialectSource {
     async fn fetch(&mut self, attempt: Attempt<'_>) -> Result<Fetched, FetchError> {
         self.discover().await?;
         self.prepare_prover()?;
+        let short = match self.renew(attempt).await? {
+            Renewal::Whole(fetched) => return Ok(fetched),
+            Renewal::Short(fetched) => Some(fetched),
+            Renewal::None => None,
+        };
         let read = self.secrets();
         let result = match self.obtain(attempt).await {
             // Replaced while the old one was on its way, as projected tokens and keys are: the
@@ -266,7 +278,9 @@ impl TokenSource for DialectSource {
         };
         if result.is_err() {
             self.endpoints = None;
+            return short.map_or(result, Ok);
         }
+        self.lease = result.as_ref().ok().filter(|f| f.renewable).map(|f| f.token.lifetime());
         result
     }
 
@@ -282,8 +296,7 @@ impl TokenSource for DialectSource {
         }
         rendered.set("access_token", token.value().expose());
         let now = crate::clock::Moment::now();
-        let attempt = Attempt { now, refresh_token: None, in_doubt: false };
-        self.add_assertions(exchange, &mut rendered, attempt)?;
+        self.add_assertions(exchange, &mut rendered, Attempt::at(now))?;
         let request = exchange::render(exchange, &self.dialect, &rendered, &[])?;
         let answer = self.endpoint.send(request).await?;
         answer::read_revocation(&answer, &exchange.ok)
@@ -291,6 +304,10 @@ impl TokenSource for DialectSource {
 
     fn inputs(&self) -> Fingerprint {
         self.digest(|_| false)
+    }
+
+    fn certificate(&self) -> Option<Fingerprint> {
+        self.endpoint.certificate()
     }
 
     fn traits(&self) -> Traits {

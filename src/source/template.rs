@@ -41,14 +41,17 @@ impl Template {
                         key.push(c);
                     }
                     if key.is_empty() || chars.next() != Some('}') {
-                        return Err("has a `{` that begins no placeholder such as `{client_id}`");
+                        return Err(
+                            "has a `{` that begins no placeholder such as `{client_id}`; for a \
+                             brace write `{{`",
+                        );
                     }
                     if !literal.is_empty() {
                         pieces.push(Piece::Literal(std::mem::take(&mut literal)));
                     }
                     pieces.push(Piece::Key(key));
                 }
-                '}' => return Err("has a `}` without its `{`"),
+                '}' => return Err("has a `}` without its `{`; for a brace write `}}`"),
                 c => literal.push(c),
             }
         }
@@ -68,6 +71,15 @@ impl Template {
     #[must_use]
     pub fn key(key: &str) -> Self {
         Self(vec![Piece::Key(key.to_owned())])
+    }
+
+    /// What stands before the first placeholder.
+    #[must_use]
+    pub fn beginning(&self) -> &str {
+        match self.0.first() {
+            Some(Piece::Literal(literal)) => literal,
+            _ => "",
+        }
     }
 
     /// The placeholders, in order.

@@ -259,7 +259,8 @@ mod tests {
     fn fetched(refresh_token: Option<&str>) -> Fetched {
         let life = Duration::from_secs(100);
         let token = AccessToken::new(secret("t"), Moment::now(), life).unwrap();
-        Fetched { token, refresh_token: refresh_token.map(secret), gave_up: false }
+        let (gave_up, renewable) = (false, false);
+        Fetched { token, refresh_token: refresh_token.map(secret), gave_up, renewable }
     }
 
     fn configured(text: Option<&str>, record: Option<&Record>) -> Rotation {

@@ -70,7 +70,7 @@ fn a_client_auth_that_is_not_known() {
     assert_snapshot!(told("grant =", r#"client_auth = "client_secret_basic"
 grant ="#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 7: credentials.orders.client_auth: is "client_secret_basic" (did you mean "basic"?); write "basic" or "post" or "private_key_jwt" or "client_secret_jwt" or "tls" or "assertion_file" or "none"
+      line 7: credentials.orders.client_auth: is "client_secret_basic" (did you mean "basic"?); write "basic" or "basic_raw" or "post" or "private_key_jwt" or "client_secret_jwt" or "tls" or "assertion_file" or "none"
     "#);
 }
 

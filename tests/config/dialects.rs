@@ -49,7 +49,7 @@ fn a_placeholder_that_is_no_key() {
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
       line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
-        line 9: exchange.fetch: uses {api_kee}, which is not among the [keys]
+        line 9: exchange.fetch: uses {api_kee}, which is not among the [keys]; add it there, or write one of host, api_key
     ");
 }
 
@@ -69,7 +69,7 @@ fn a_brace_that_is_not_closed() {
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
       line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
-        line 11: exchange.fetch.form[0][1]: has a `{` that begins no placeholder such as `{client_id}`
+        line 11: exchange.fetch.form[0][1]: has a `{` that begins no placeholder such as `{client_id}`; for a brace write `{{`
     ");
 }
 
@@ -79,7 +79,7 @@ fn a_brace_that_was_not_opened() {
     assert_snapshot!(told(&broken), @"
     1 problem in HOME/bearerd.toml:
       line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
-        line 11: exchange.fetch.form[0][1]: has a `}` without its `{`
+        line 11: exchange.fetch.form[0][1]: has a `}` without its `{`; for a brace write `}}`
     ");
 }
 
@@ -259,7 +259,7 @@ fn an_assertion_of_what_is_no_key() {
     assert_snapshot!(told(&format!("{DIALECT}{broken}")), @"
     1 problem in HOME/bearerd.toml:
       line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
-        line 15: assertion.proof: uses {hots}, which is not among the [keys]
+        line 15: assertion.proof: uses {hots}, which is not among the [keys]; add it there, or write one of host, api_key
     ");
 }
 
@@ -282,7 +282,7 @@ claims = { aud = \"{host}\" }
 ";
 
 /// What is said about a credential that speaks `dialect`.
-fn told(dialect: &str) -> String {
+pub(crate) fn told(dialect: &str) -> String {
     let home = Home::new();
     home.write("acme.toml", dialect);
     home.told(&credential())

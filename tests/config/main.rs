@@ -8,6 +8,7 @@ mod dialects;
 mod example;
 mod exchanges;
 mod fallbacks;
+mod mistakes;
 mod programs;
 mod routes;
 mod samples;

@@ -172,7 +172,7 @@ fn a_route_is_read_to_its_end_although_the_credential_is_wrong() {
     let text = VALID.replace("orders-sidecar\"", "orders-sidecar\"\nclient_auth = \"Basic\"");
     assert_snapshot!(Home::new().told(&(text + "wait = 3\n")), @r#"
     2 problems in HOME/bearerd.toml:
-      line 9: credentials.orders.client_auth: is "Basic" (did you mean "basic"?); write "basic" or "post" or "private_key_jwt" or "client_secret_jwt" or "tls" or "assertion_file" or "none"
+      line 9: credentials.orders.client_auth: is "Basic" (did you mean "basic"?); write "basic" or "basic_raw" or "post" or "private_key_jwt" or "client_secret_jwt" or "tls" or "assertion_file" or "none"
       line 16: routes[0].wait: unknown key; did you mean `wait_ms`?
     "#);
 }

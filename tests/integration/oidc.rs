@@ -1,6 +1,7 @@
 //! bearerd beside a certified authorization server that rotates refresh tokens and revokes the
 //! family of one that comes back: steady traffic over many lives of a token and over a restart.
 
+mod certificates;
 mod clients;
 mod dpop;
 
@@ -9,13 +10,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use emulator::Tls;
-use emulator::http::{Exchange, Handler, Reply, Server, Work};
+use emulator::http::Server;
 use serde_json::Value;
 
+use crate::judge::Judge;
 use crate::support::{Daemon, Home, request};
 
 /// Life of an access token. The server counts whole seconds, so that one may be dead almost a
@@ -77,39 +79,12 @@ impl Drop for Provider {
     }
 }
 
-/// An API that has every presented token judged by the server itself.
-struct Judge {
-    control: SocketAddr,
-    accepted: AtomicU64,
-    refused: AtomicU64,
-}
-
-impl Judge {
-    fn of(provider: &Provider) -> Arc<Self> {
-        let (accepted, refused) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { control: provider.control(), accepted, refused })
-    }
-}
-
-impl Handler for Judge {
-    fn handle<'a>(&'a self, exchange: &'a mut Exchange) -> Work<'a> {
-        Box::pin(async move {
-            let recorded = exchange.body().await?;
-            let fields = recorded.headers("authorization");
-            let token = match fields.as_slice() {
-                [one] => one.strip_prefix(b"Bearer ").unwrap_or_default(),
-                _ => b"",
-            };
-            let token: String = form_urlencoded::byte_serialize(token).collect();
-            let question = format!("/active?token={token}");
-            let verdict = request(self.control, "GET", &question, &[], b"").await.json();
-            if verdict["active"] == true {
-                self.accepted.fetch_add(1, Relaxed);
-                return Ok(Reply::status(200));
-            }
-            self.refused.fetch_add(1, Relaxed);
-            Ok(Reply::status(401).header("WWW-Authenticate", "Bearer error=\"invalid_token\""))
-        })
+impl Provider {
+    /// An API that has every presented token judged by this server.
+    fn judge(&self) -> Arc<Judge> {
+        let of = |member: &str| self.text(&format!("/clients/plain/{member}"));
+        let pair = format!("{}:{}", of("client_id"), of("client_secret"));
+        Judge::at(self.text("/introspection_url"), &pair)
     }
 }
 
@@ -161,7 +136,7 @@ async fn traffic(daemon: &Daemon) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_notices_that_tokens_live_for_seconds_or_that_bearerd_is_restarted() {
     let (provider, home) = (Provider::start(), Home::new());
-    let judge = Judge::of(&provider);
+    let judge = provider.judge();
     let api = Server::start(Arc::clone(&judge), Tls::Off);
     let config = config(&provider, &home, &api.url());
 

@@ -12,6 +12,7 @@ mod leaks;
 mod oddities;
 mod proofs;
 mod refusals;
+mod vault;
 
 use std::sync::{Arc, Mutex};
 

@@ -4,6 +4,7 @@
 mod csp;
 mod csp_errors;
 mod custom;
+mod custom_rows;
 mod servicemax;
 mod servicemax_errors;
 mod tencent;
@@ -150,7 +151,7 @@ pub fn told(status: &Value, parts: &[&str], needs_operator: bool) {
 
 /// Seconds from now to a time in `/status`.
 #[track_caller]
-fn seconds_until(time: &Value) -> i64 {
+pub fn seconds_until(time: &Value) -> i64 {
     let time: jiff::Timestamp = time.as_str().unwrap_or_default().parse().expect("a time");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     time.as_second() - i64::try_from(now.as_secs()).unwrap()

@@ -1,11 +1,12 @@
 // A certified authorization server (oidc-provider) on loopback, for the end-to-end tests.
 //
-//   node server.mjs [--life SECONDS] [--tls DIRECTORY] [--nonce]
+//   node server.mjs [--life SECONDS] [--tls DIRECTORY] [--nonce] [--bound]
 //
 // The life of access tokens is 5 s unless told otherwise, or ACCESS_TOKEN_LIFE. With --tls it also
 // speaks TLS as `server.pem` and `server.key` in that directory say, asks for client certificates,
 // and knows a client `mtls` whose certificate is the `client.pem` there. With --nonce it wants a nonce
-// of its own in every proof of possession (RFC 9449). Its userinfo endpoint is an API to try.
+// of its own in every proof of possession (RFC 9449). With --bound the tokens of `orders` are bound to
+// the certificate that they are asked for with (RFC 8705). Its userinfo endpoint is an API to try.
 //
 // Prints one line of JSON on stdout once it listens: addresses, clients and the first refresh token
 // of `orders`. Everything else goes to stderr. It ends on SIGTERM, and when its stdin closes, so
@@ -91,13 +92,14 @@ async function certificateClient(directory) {
 }
 
 function settings() {
-  const options = { life: { type: 'string' }, tls: { type: 'string' }, nonce: { type: 'boolean' } };
+  const [text, flag] = [{ type: 'string' }, { type: 'boolean' }];
+  const options = { life: text, tls: text, nonce: flag, bound: flag };
   const { values } = parseArgs({ options });
   const life = Number(values.life ?? process.env.ACCESS_TOKEN_LIFE ?? 5);
   if (!Number.isInteger(life) || life < 1) {
     throw new Error('--life (or ACCESS_TOKEN_LIFE) is a whole number of seconds, at least 1');
   }
-  return { life, tls: values.tls, nonce: Boolean(values.nonce) };
+  return { life, tls: values.tls, nonce: Boolean(values.nonce), bound: Boolean(values.bound) };
 }
 
 async function signingKey() {
@@ -127,7 +129,12 @@ async function authorizationServer(issuer, { life, nonce }, clients, tlsPort) {
       : {},
     features: {
       clientCredentials: { enabled: true },
-      mTLS: { enabled: true, selfSignedTlsClientAuth: true, getCertificate: clientCertificate },
+      mTLS: {
+        enabled: true,
+        selfSignedTlsClientAuth: true,
+        certificateBoundAccessTokens: true,
+        getCertificate: clientCertificate,
+      },
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => nonce },
       introspection: { enabled: true, allowedPolicy: () => true },
     },
@@ -220,12 +227,15 @@ async function main() {
   const { port } = server.address();
   const issuer = `http://127.0.0.1:${port}`; // known only once the socket is bound
   const told = settings();
-  const { tls } = told;
+  const { tls, bound } = told;
   const encrypted = tls && (await listen(tlsServer(tls)));
   const tlsPort = encrypted?.address().port;
   const signing = await signingClients();
   const clients = [
-    ...Object.values(CLIENTS),
+    ...Object.values({
+      ...CLIENTS,
+      orders: { ...CLIENTS.orders, tls_client_certificate_bound_access_tokens: bound },
+    }),
     ...Object.values(signing).map(({ registered }) => registered),
     ...(tls ? [await certificateClient(tls)] : []),
   ];

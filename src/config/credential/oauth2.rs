@@ -19,8 +19,9 @@ const GRANTS: [(&str, Grant); 5] = [
 ];
 
 /// The ways of client authentication.
-const AUTHENTICATIONS: [(&str, ClientAuthentication); 7] = [
+const AUTHENTICATIONS: [(&str, ClientAuthentication); 8] = [
     ("basic", ClientAuthentication::Basic),
+    ("basic_raw", ClientAuthentication::BasicRaw),
     ("post", ClientAuthentication::Post),
     ("private_key_jwt", ClientAuthentication::PrivateKeyJwt),
     ("client_secret_jwt", ClientAuthentication::ClientSecretJwt),
@@ -62,6 +63,14 @@ pub(super) fn read(
         params.push(("resource".to_owned(), resource(&item)?));
     }
     let (discovered, grant, authentication) = (discovered?, grant?, authentication?);
+    // RFC 7617 §2: where nothing is encoded, the first colon ends the id.
+    let client_id = section
+        .take("client_id")
+        .filter(|_| authentication == Some(ClientAuthentication::BasicRaw));
+    if let Some(item) = client_id.filter(|item| item.text().is_some_and(|id| id.contains(':'))) {
+        item.wrong("has a colon, which basic_raw cannot tell; write client_auth = \"basic\"");
+        return None;
+    }
     let mut choices = Choices::new(grant, authentication.unwrap_or_else(|| usual(grant)));
     choices.discovered = discovered;
     choices.assertion_audience = section.has("assertion_audience");

@@ -3,8 +3,9 @@
 use http::HeaderName;
 use toml::de::DeValue;
 
+use crate::config::answers::{pointer, test};
 use crate::config::reader::Item;
-use crate::source::dialect::{BodyKind, Matcher, Ok as OkRules, Status, Test};
+use crate::source::dialect::{BodyKind, Matcher, Ok as OkRules, Status};
 use crate::source::expiry::{Rule, Shape};
 use crate::source::{Class, Reason};
 
@@ -13,14 +14,16 @@ pub(super) fn ok(item: &Item<'_>, base: OkRules) -> Option<OkRules> {
     let section = item.section()?;
     let status = section.take("status").map_or(Some(base.status), |item| statuses(&item));
     let headers = section.take("headers").map_or(Some(base.headers), |item| headers(&item));
-    let access_token = section.take("access_token").map_or(Some(base.access_token), |i| i.text());
+    let written = section.has("access_token");
+    let access_token =
+        section.take("access_token").map_or(Some(base.access_token), |item| pointer(&item));
     let refresh_token = section.take("refresh_token").map_or(Some(base.refresh_token), |item| {
-        item.text().map(|pointer| Some(pointer).filter(|pointer| !pointer.is_empty()))
+        pointer(&item).map(|pointer| Some(pointer).filter(|pointer| !pointer.is_empty()))
     });
     let token_type = section.take("token_type").map_or(Some(base.token_type.clone()), |item| {
         let section = item.section()?;
         let mut kind = base.token_type.clone();
-        kind.at = section.take("at").map_or(Some(kind.at), |item| item.text())?;
+        kind.at = section.take("at").map_or(Some(kind.at), |item| pointer(&item))?;
         kind.accept = section.take("accept").map_or(Some(kind.accept), |item| item.texts())?;
         section.finish();
         Some(kind)
@@ -31,12 +34,17 @@ pub(super) fn ok(item: &Item<'_>, base: OkRules) -> Option<OkRules> {
     let expiry = section
         .take("expiry")
         .map_or(Some(base.expiry), |item| item.items().iter().map(expiry).collect());
+    let renewable =
+        section.take("renewable").map_or(Some(base.renewable), |item| pointer(&item).map(Some));
     section.finish();
+    // The whole of a text is the token.
+    let whole = !written && body == Some(BodyKind::Text);
     Some(OkRules {
         status: status?,
         headers: headers?,
-        access_token: access_token?,
+        access_token: if whole { String::new() } else { access_token? },
         refresh_token: refresh_token?,
+        renewable: renewable?,
         token_type: token_type?,
         body: body?,
         expiry: expiry?,
@@ -46,7 +54,8 @@ pub(super) fn ok(item: &Item<'_>, base: OkRules) -> Option<OkRules> {
 fn headers(item: &Item<'_>) -> Option<Vec<(HeaderName, String)>> {
     let header = |(name, item): (String, Item<'_>)| {
         let parsed = HeaderName::from_bytes(name.as_bytes());
-        Some((parsed.map_err(|_| item.wrong("is no header name")).ok()?, item.text()?))
+        let wrong = |_| item.wrong("is no header name; write one such as \"metadata-flavor\"");
+        Some((parsed.map_err(wrong).ok()?, item.text()?))
     };
     item.section()?.entries().into_iter().map(header).collect()
 }
@@ -64,11 +73,18 @@ pub(in crate::config) fn expiry(item: &Item<'_>) -> Option<Rule> {
     });
     let at = match shape {
         Some(Shape::JwtExp) => Some(String::new()),
-        _ => section.require("at", "at = \"/expires_in\"").and_then(|item| item.text()),
+        _ => section.require("at", "at = \"/expires_in\"").and_then(|item| pointer(&item)),
     };
-    let issued = section.take("issued").map_or(Some(None), |item| item.text().map(Some));
-    let zero_is_never = section
-        .take("zero")
+    let only_for = |key, wanted, word| {
+        let item = section.take(key)?;
+        if shape.is_some_and(|shape| shape != wanted) {
+            item.wrong(format!("is only for as = {word:?}; leave it out"));
+        }
+        Some(item)
+    };
+    let issued = only_for("issued", Shape::Rfc3339, "rfc3339")
+        .map_or(Some(None), |item| pointer(&item).map(Some));
+    let zero_is_never = only_for("zero", Shape::Seconds, "seconds")
         .map_or(Some(false), |item| item.choice(&[("unknown", false), ("never", true)]));
     section.finish();
     Some(Rule { at: at?, shape: shape?, issued: issued?, zero_is_never: zero_is_never? })
@@ -82,13 +98,9 @@ fn matcher(item: &Item<'_>) -> Option<Matcher> {
     let section = item.section()?;
     let id = section.require("id", "id = \"E1\"").and_then(|item| item.text());
     let status = section.take("status").map_or(Some(Vec::new()), |item| statuses(&item));
-    let at = section.take("at").map_or(Some(None), |item| item.text().map(Some));
-    let is = section.take("is").map_or(Some(None), |item| item.text().map(|t| Some(Test::Is(t))));
-    let has = section.take("has").map_or(Some(None), |i| i.text().map(|t| Some(Test::Has(t))));
-    let exists = section
-        .take("exists")
-        .map_or(Some(None), |item| item.bool().map(|wanted| wanted.then_some(Test::Exists)));
-    let missing = section.take("missing").map_or(Some(None), |item| item.text().map(Some));
+    let at = section.take("at").map_or(Some(None), |item| pointer(&item).map(Some));
+    let test = test(&section);
+    let missing = section.take("missing").map_or(Some(None), |item| pointer(&item).map(Some));
     let empty = section.take("empty").map_or(Some(false), |item| item.bool());
     let media_type = section.take("type").map_or(Some(None), |item| item.text().map(Some));
     let class = section.require("outcome", "\"terminal\" or \"transient\"").and_then(|item| {
@@ -98,7 +110,7 @@ fn matcher(item: &Item<'_>) -> Option<Matcher> {
     let try_next = section.take("then").map_or(Some(false), |item| item.choice(&[("next", true)]));
     let hint = section.take("hint").map_or(Some(None), |item| item.text().map(Some));
     section.finish();
-    let test = match (at?, is?.or(has?).or(exists?)) {
+    let test = match (at?, test?) {
         (Some(at), Some(test)) => Some((at, test)),
         (None, None) => None,
         _ => {
@@ -106,13 +118,18 @@ fn matcher(item: &Item<'_>) -> Option<Matcher> {
             return None;
         }
     };
+    let (status, missing, empty, media_type) = (status?, missing?, empty?, media_type?);
+    if status.is_empty() && test.is_none() && missing.is_none() && !empty && media_type.is_none() {
+        item.wrong("fits every answer; write status = 400, or `at` with what tells an error");
+        return None;
+    }
     Some(Matcher {
         id: id?,
-        status: status?,
+        status,
         test,
-        missing: missing?,
-        empty: empty?,
-        media_type: media_type?,
+        missing,
+        empty,
+        media_type,
         class: class?,
         reason: reason?,
         try_next: try_next?,
@@ -140,6 +157,7 @@ fn statuses(item: &Item<'_>) -> Option<Vec<Status>> {
     let status = |item: &Item<'_>| match item.value() {
         DeValue::String(text) => {
             let class = text.strip_suffix("xx").and_then(|class| class.parse().ok());
+            let class = class.filter(|class| (1..=5).contains(class));
             if class.is_none() {
                 item.wrong("is no class of statuses; write a number or one such as \"5xx\"");
             }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::key_of;
 use super::request::template;
+use super::{key_of, unknown_key};
 use crate::config::reader::Item;
 use crate::config::server::number;
 use crate::source::assertion::{Assertion, Key as SignedWith};
@@ -45,7 +45,7 @@ fn assertion(name: String, item: &Item<'_>, keys: &[Key]) -> Option<Assertion> {
     };
     let unknown = |name: &&str| key_of(name, keys).is_none();
     if let Some(unknown) = assertion.templates().flat_map(Template::keys).find(unknown) {
-        item.wrong(format!("uses {{{unknown}}}, which is not among the [keys]"));
+        item.wrong(unknown_key(unknown, keys));
         return None;
     }
     Some(assertion)

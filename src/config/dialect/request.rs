@@ -4,7 +4,7 @@ use http::{HeaderName, Method};
 use toml::de::DeValue;
 
 use crate::config::reader::{Item, Section};
-use crate::source::dialect::{Body, Json};
+use crate::source::dialect::{Basic, Body, Json};
 use crate::source::template::Template;
 
 pub(super) fn method(item: &Item<'_>) -> Option<Method> {
@@ -20,7 +20,7 @@ pub(super) fn template(item: &Item<'_>) -> Option<Template> {
 pub(super) fn headers(item: &Item<'_>) -> Option<Vec<(HeaderName, Template)>> {
     let header = |(name, item): (String, Item<'_>)| {
         let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else {
-            item.wrong("is no header name");
+            item.wrong("is no header name; write one such as \"x-api-key\"");
             return None;
         };
         Some((parsed, template(&item)?))
@@ -55,7 +55,21 @@ fn form_pair(item: &Item<'_>) -> Option<(String, Template)> {
     Some((name.text()?, template(value)?))
 }
 
-pub(super) fn basic(item: &Item<'_>) -> Option<(Template, Template)> {
+/// `basic`, or `basic_raw` for servers that do not decode.
+#[allow(clippy::option_option)] // none, and wrong
+pub(super) fn basic(section: &Section<'_>) -> Option<Option<Basic>> {
+    let (encoded, raw) = (section.take("basic"), section.take("basic_raw"));
+    if let (Some(_), Some(raw)) = (&encoded, &raw) {
+        raw.wrong("stands beside basic; write only one of them");
+        return None;
+    }
+    let is_encoded = encoded.is_some();
+    let Some(item) = encoded.or(raw) else { return Some(None) };
+    let (user, password) = user_and_password(&item)?;
+    Some(Some(Basic { user, password, encoded: is_encoded }))
+}
+
+fn user_and_password(item: &Item<'_>) -> Option<(Template, Template)> {
     let pair = item.items();
     let [user, password] = pair.as_slice() else {
         item.wrong("is no pair; write [\"{client_id}\", \"{client_secret}\"]");

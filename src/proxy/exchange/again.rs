@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::response;
 
-use super::{Answered, Exchange, WATCHDOG_SLACK, proof, reason};
+use super::{Answered, Exchange, Looked, WATCHDOG_SLACK, proof, reason};
 use crate::clock::{Moment, monotonic};
 use crate::credential::Held;
 use crate::metrics::ReplayOutcome;
@@ -53,8 +53,11 @@ impl Exchange {
     pub(in crate::proxy) async fn replay(
         &mut self,
         first: response::Parts,
-        call: Call,
+        mut call: Call,
     ) -> Answered {
+        if !self.says_expired(&first, &mut call).await? {
+            return Ok((first, call));
+        }
         let Some(held) = self.held.take() else { return Ok((first, call)) };
         let wants_nonce = held.bound.as_ref().is_some_and(|bound| {
             let given = proof::remember(bound, &first.headers, &self.route().config.upstream);
@@ -94,9 +97,11 @@ impl Exchange {
         } else {
             drop(call);
         }
+        self.looked = Looked::default();
         self.carry(newer);
-        let (second, call) = self.send(body).await?;
-        let refused_again = self.route().config.replay.statuses.contains(&second.status.as_u16());
+        let (second, mut call) = self.send(body).await?;
+        let concerned = self.is_refused(&second);
+        let refused_again = concerned && self.says_expired(&second, &mut call).await?;
         metrics.replayed(if refused_again {
             ReplayOutcome::Unauthorized
         } else {

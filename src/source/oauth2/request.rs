@@ -7,7 +7,9 @@ use http::{HeaderName, Method};
 
 use super::{Choices, ClientAuthentication, Grant};
 use crate::source::assertion::{Assertion, Key as SignedWith};
-use crate::source::dialect::{Body, BodyKind, Exchange, Matcher, Ok, Status, Test, TokenType};
+use crate::source::dialect::{
+    Basic, Body, BodyKind, Exchange, Matcher, Ok, Status, Test, TokenType,
+};
 use crate::source::expiry::{Rule, Shape};
 use crate::source::template::Template;
 use crate::source::{Class, Reason};
@@ -70,7 +72,7 @@ fn way(choices: &Choices, needs: &[&str], own: Vec<(String, Template)>) -> Excha
             token_type: TokenType { at: "/token_type".to_owned(), accept },
             ..standard_ok()
         },
-        errors: if spends { vec![dead_refresh_token()] } else { Vec::new() },
+        errors: if spends { dead_refresh_token().to_vec() } else { Vec::new() },
     }
 }
 
@@ -104,24 +106,23 @@ fn headers(choices: &Choices) -> Vec<(HeaderName, Template)> {
 
 /// Adds what says who asks to `form`, or gives user and password of the Basic scheme: one way only
 /// (RFC 6749 §2.3).
-fn authenticate(
-    choices: &Choices,
-    form: &mut Vec<(String, Template)>,
-) -> Option<(Template, Template)> {
+fn authenticate(choices: &Choices, form: &mut Vec<(String, Template)>) -> Option<Basic> {
     use ClientAuthentication as Auth;
     let mut field = |name: &str, value| form.push((name.to_owned(), value));
-    if choices.authentication != Auth::Basic {
-        field("client_id", Template::key("client_id"));
+    let encoded = choices.authentication == Auth::Basic;
+    if encoded || choices.authentication == Auth::BasicRaw {
+        let (user, password) = (Template::key("client_id"), Template::key("client_secret"));
+        return Some(Basic { user, password, encoded });
     }
+    field("client_id", Template::key("client_id"));
     let assertion = match choices.authentication {
-        Auth::Basic => return Some((Template::key("client_id"), Template::key("client_secret"))),
         Auth::Post => {
             field("client_secret", Template::key("client_secret"));
             return None;
         }
         Auth::PrivateKeyJwt | Auth::ClientSecretJwt => "client_assertion",
         Auth::AssertionFile => "assertion_file",
-        Auth::Tls | Auth::None => return None,
+        Auth::Basic | Auth::BasicRaw | Auth::Tls | Auth::None => return None,
     };
     field("client_assertion_type", Template::literal(CLIENT_ASSERTION_TYPE));
     field("client_assertion", Template::key(assertion));
@@ -182,15 +183,17 @@ pub fn standard_ok() -> Ok {
         headers: Vec::new(),
         access_token: "/access_token".to_owned(),
         refresh_token: Some("/refresh_token".to_owned()),
+        renewable: None,
         token_type: TokenType { at: "/token_type".to_owned(), accept: vec!["bearer".to_owned()] },
         body: BodyKind::Json,
         expiry: vec![rule("/expires_in", Shape::Seconds), rule("", Shape::JwtExp)],
     }
 }
 
-/// RFC 6749 §5.2 `invalid_grant`: the refresh token is unknown, expired, revoked or another's.
-fn dead_refresh_token() -> Matcher {
-    Matcher {
+/// RFC 6749 §5.2 `invalid_grant`: the refresh token is unknown, expired, revoked or another's. Some
+/// servers say no more than its status.
+fn dead_refresh_token() -> [Matcher; 2] {
+    let said = Matcher {
         id: "invalid_grant".to_owned(),
         status: vec![Status::Class(4)],
         test: Some(("/error".to_owned(), Test::Is("invalid_grant".to_owned()))),
@@ -201,5 +204,13 @@ fn dead_refresh_token() -> Matcher {
         reason: Reason::NeedsOperator,
         try_next: false,
         hint: Some("refresh token not accepted: sign in again and replace it".to_owned()),
-    }
+    };
+    let silent = Matcher {
+        id: "empty_400".to_owned(),
+        status: vec![Status::Exactly(400)],
+        test: None,
+        empty: true,
+        ..said.clone()
+    };
+    [said, silent]
 }

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use emulator::Tls;
 use emulator::http::Server;
 
-use super::{Judge, Provider};
+use super::Provider;
 use crate::support::{Daemon, Home, eventually};
 
 /// A certificate and its key, PEM, as files of that name.
-fn certificate(home: &Home, name: &str) -> String {
+pub(super) fn certificate(home: &Home, name: &str) -> String {
     let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("signed");
     home.write(&format!("{name}.key"), &signed.signing_key.serialize_pem());
     home.write(&format!("{name}.pem"), &signed.cert.pem())
@@ -46,7 +46,7 @@ async fn every_client_authentication_earns_tokens_that_the_server_itself_accepts
     let ca = certificate(&home, "server");
     let directory = home.path("").display().to_string();
     let provider = Provider::start_with(&["--tls", &directory]);
-    let judge = Judge::of(&provider);
+    let judge = provider.judge();
     let api = Server::start(std::sync::Arc::clone(&judge), Tls::Off);
 
     let token_url = format!("token_url = \"{}\"\n", provider.text("/token_url"));

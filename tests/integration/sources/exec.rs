@@ -182,3 +182,60 @@ async fn what_a_program_does_wrong_is_told_without_what_it_printed() {
         assert!(daemon.stop().success());
     }
 }
+
+/// A credential helper that notes what it is asked and told, and prints one password after the other.
+const HELPER: &str = r#"home=$(dirname "$0")
+operation=$(for last; do :; done; echo "$last")
+{ echo "$operation"; cat; } >> "$home/told.$operation"
+[ "$operation" = get ] || exit 0
+n=$(cat "$home/count" 2>/dev/null || echo 0); n=$((n + 1))
+echo $n > "$home/count"
+printf 'username=x\npassword=git-%s\npassword_expiry_utc=4102444800\noauth_refresh_token=r\n' $n"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_git_credential_is_stored_when_it_comes_and_erased_when_an_upstream_refuses_it() {
+    let rig = Rig::new();
+    let path = rig.home.write("program", &format!("#!/bin/sh\n{HELPER}\n"));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let lines = format!(
+        "provider = \"exec\"\ncommand = [\"{path}\", \"--flag\", \"get\"]\n\
+         output = \"git_credential\"\ninput = \"protocol=https\\nhost=git.example\\n\\n\"\n"
+    );
+    rig.tokens.issue("git-1", None);
+    let daemon = rig.started(&lines).await;
+    assert_eq!(daemon.get("/orders").await.status, 200);
+    let came = |n: u32| {
+        format!(
+            "store\nprotocol=https\nhost=git.example\nusername=x\npassword=git-{n}\n\
+             password_expiry_utc=4102444800\noauth_refresh_token=r\n\n"
+        )
+    };
+    assert_eq!(read(rig.home.path("told.store")), came(1));
+    assert!(!rig.home.path("told.erase").exists());
+    rig.tokens.revoke("git-1");
+    rig.tokens.issue("git-2", None);
+    assert_eq!(daemon.get("/orders").await.status, 200);
+    let erased = "erase\nprotocol=https\nhost=git.example\npassword=git-1\n\n";
+    assert_eq!(read(rig.home.path("told.erase")), erased);
+    assert_eq!(read(rig.home.path("told.store")), came(1) + &came(2));
+    assert!(!daemon.logs().contains("git-1"), "a password is no log line");
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_that_does_not_care_what_becomes_of_a_credential_is_asked_all_the_same() {
+    let rig = Rig::new();
+    let path = rig.home.write(
+        "program",
+        "#!/bin/sh\nfor last; do :; done\n[ \"$last\" = get ] || exit 1\necho password=git-token\n",
+    );
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    rig.tokens.issue("git-token", None);
+    let lines = format!(
+        "provider = \"exec\"\ncommand = [\"{path}\", \"get\"]\noutput = \"git_credential\"\n"
+    );
+    let daemon = rig.started(&lines).await;
+    assert_eq!(daemon.get("/orders").await.status, 200);
+    daemon.wait_for_log("the credential helper failed");
+    assert!(daemon.stop().success());
+}
