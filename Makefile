@@ -3,7 +3,7 @@
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: deps build test test-deploy torture lint demo bench check
+.PHONY: deps build test test-deploy torture soak fuzz lint demo bench check
 
 deps:
 	tests/deps/install.sh build test
@@ -19,6 +19,17 @@ test: deps
 torture: deps
 	BEARERD_TORTURE=$(or $(N),20) $(CARGO) test --locked --test integration -- \
 		durability::kills --nocapture --test-threads 1
+
+# Under load and in trouble for SECONDS, with an eye on every answer, on memory and descriptors.
+soak:
+	tests/deps/install.sh build
+	$(CARGO) build --locked --profile quick -p bearerd -p bearerd-emulator --bin bearerd --example soak
+	$(TARGET)/quick/examples/soak $(TARGET)/quick/bearerd $(or $(SECONDS),1200)
+
+# Every parser, SECONDS each; wants a nightly compiler.
+fuzz:
+	tests/deps/install.sh fuzz
+	tests/fuzz/run.sh $(or $(SECONDS),600)
 
 # deploy/, on real parts: the image, pods under podman (as root), charts, manifests, alerts, dashboard.
 # The program is linked statically, as in the image.

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 mod alarm;
-mod challenge;
+pub mod challenge;
 mod connection;
 mod exchange;
 mod framing;

@@ -85,8 +85,19 @@ impl<'t> Reader<'t> {
     }
 
     fn problem(&self, line: usize, path: String, message: String) {
+        let (path, message) = (printable(path), printable(message));
         self.problems.borrow_mut().push(Problem { line, path, message });
     }
+}
+
+/// What a file quotes back must not steer a terminal or break a log line.
+fn printable(text: String) -> String {
+    let steers = |c: char| c.is_control() && c != '\n';
+    if !text.contains(steers) {
+        return text;
+    }
+    let escaped = |c: char| if steers(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
 }
 
 /// One value with its place.

@@ -8,7 +8,7 @@ use http::header::WWW_AUTHENTICATE;
 /// none at all, as with vendors that leave it out. With other schemes only, or another error, a
 /// newer token is refused just the same.
 #[must_use]
-pub(super) fn invites_new_token(headers: &HeaderMap, scheme: &str) -> bool {
+pub fn invites_new_token(headers: &HeaderMap, scheme: &str) -> bool {
     let mut lines = headers.get_all(WWW_AUTHENTICATE).iter().peekable();
     if lines.peek().is_none() {
         return true;
@@ -19,7 +19,7 @@ pub(super) fn invites_new_token(headers: &HeaderMap, scheme: &str) -> bool {
 
 /// True if the same token would do with a proof that has the server's nonce in it (RFC 9449 §9).
 #[must_use]
-pub(super) fn wants_nonce(headers: &HeaderMap) -> bool {
+pub fn wants_nonce(headers: &HeaderMap) -> bool {
     let wanted = Some("use_dpop_nonce");
     let mut lines = headers.get_all(WWW_AUTHENTICATE).iter();
     lines.any(|line| line.to_str().is_ok_and(|line| errors(line, "DPoP").contains(&wanted)))

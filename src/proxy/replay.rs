@@ -29,6 +29,12 @@ impl Budget {
         Self { limit, held: AtomicUsize::new(0) }
     }
 
+    /// Bytes that copies hold now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let held = self.held.fetch_add(bytes, Ordering::Relaxed);
         let fits = held.saturating_add(bytes) <= self.limit;
@@ -51,29 +57,29 @@ pub struct Position {
 }
 
 /// A request body on its way up.
-pub enum Outbound {
+pub enum Outbound<B = Incoming> {
     /// None at all: nothing to keep, nothing to allocate.
     Empty,
     /// Streamed and forgotten.
     Once {
         /// The caller's body.
-        body: Incoming,
+        body: B,
         /// Never in a trailer.
         injected: HeaderName,
     },
     /// Streamed and kept.
     Kept {
         /// Shared with those who may send it again.
-        copy: Arc<Mutex<Copy>>,
+        copy: Arc<Mutex<Copy<B>>>,
         /// How far this sending is.
         position: Position,
     },
 }
 
-impl Outbound {
+impl<B: Body<Data = Bytes> + Unpin> Outbound<B> {
     /// The body of a first sending, kept if it may fit into `limit`.
     #[must_use]
-    pub fn new(body: Incoming, limit: usize, budget: &Arc<Budget>, injected: &HeaderName) -> Self {
+    pub fn new(body: B, limit: usize, budget: &Arc<Budget>, injected: &HeaderName) -> Self {
         if body.is_end_stream() {
             return Self::Empty;
         }
@@ -95,7 +101,7 @@ impl Outbound {
 
     /// What another sending takes; `None` if the body cannot be sent again.
     #[must_use]
-    pub fn handle(&self) -> Option<Handle> {
+    pub fn handle(&self) -> Option<Handle<B>> {
         match self {
             Self::Empty => Some(Handle(None)),
             Self::Once { .. } => None,
@@ -105,12 +111,12 @@ impl Outbound {
 }
 
 /// The means to send a body again.
-pub struct Handle(Option<Arc<Mutex<Copy>>>);
+pub struct Handle<B = Incoming>(Option<Arc<Mutex<Copy<B>>>>);
 
-impl Handle {
+impl<B: Body<Data = Bytes> + Unpin> Handle<B> {
     /// The body from its beginning; `None` if it has outgrown its copy by now.
     #[must_use]
-    pub fn again(&self) -> Option<Outbound> {
+    pub fn again(&self) -> Option<Outbound<B>> {
         let Some(copy) = &self.0 else {
             return Some(Outbound::Empty);
         };
@@ -136,8 +142,8 @@ impl Handle {
 }
 
 /// The caller's body and what has been read of it.
-pub struct Copy {
-    body: Incoming,
+pub struct Copy<B> {
+    body: B,
     trailers: Option<HeaderMap>,
     ended: bool,
     /// `None` once it outgrew its bounds.
@@ -147,7 +153,7 @@ pub struct Copy {
     injected: HeaderName,
 }
 
-impl Copy {
+impl<B> Copy<B> {
     fn keep(&mut self, data: &Bytes) {
         let Some(kept) = &mut self.kept else { return };
         if kept.len() + data.len() <= self.limit && self.budget.take(data.len()) {
@@ -162,12 +168,14 @@ impl Copy {
             self.budget.give_back(kept.len());
         }
     }
+}
 
+impl<B: Body<Data = Bytes> + Unpin> Copy<B> {
     fn poll_frame(
         &mut self,
         position: &mut Position,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if let Some(rest) = self.kept.as_ref().and_then(|kept| kept.get(position.bytes..))
             && !rest.is_empty()
         {
@@ -218,25 +226,25 @@ impl Copy {
     }
 }
 
-impl Drop for Copy {
+impl<B> Drop for Copy<B> {
     fn drop(&mut self) {
         self.forget();
     }
 }
 
 /// Held for one step only, by one thread; a panic in a step leaves nothing half done.
-fn lock(copy: &Mutex<Copy>) -> MutexGuard<'_, Copy> {
+fn lock<B>(copy: &Mutex<Copy<B>>) -> MutexGuard<'_, Copy<B>> {
     copy.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Body for Outbound {
+impl<B: Body<Data = Bytes> + Unpin> Body for Outbound<B> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Once { body, injected } => {

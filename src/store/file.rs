@@ -193,14 +193,20 @@ fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
     Ok(Some(json))
 }
 
-fn encode(record: &Record) -> Vec<u8> {
+/// The file that keeps `record`.
+#[must_use]
+pub fn encode(record: &Record) -> Vec<u8> {
     let envelope = Envelope { format: FORMAT, checksum: checksum(record), record: record.clone() };
     let mut json = serde_json::to_vec_pretty(&envelope).unwrap_or_default();
     json.push(b'\n');
     json
 }
 
-fn decode(json: &[u8]) -> Result<Record, &'static str> {
+/// The record that a file keeps.
+///
+/// # Errors
+/// What is wrong with the file, never its content.
+pub fn decode(json: &[u8]) -> Result<Record, &'static str> {
     #[derive(Deserialize)]
     struct Version {
         format: u32,

@@ -176,3 +176,11 @@ fn a_route_is_read_to_its_end_although_the_credential_is_wrong() {
       line 16: routes[0].wait: unknown key; did you mean `wait_ms`?
     "#);
 }
+
+#[test]
+fn what_is_quoted_back_cannot_steer_a_terminal() {
+    assert_snapshot!(told(r#"grant = "client_credentials""#, r#"grant = "\u001b[2J\ttwo\nlines""#), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 7: credentials.orders.grant: is "\u{1b}[2J\ttwo\nlines"; write "client_credentials" or "refresh_token" or "password" or "jwt_bearer" or "token_exchange"
+    "#);
+}
