@@ -122,7 +122,8 @@ fn every_licence_is_one_that_deny_toml_allows() {
         let text = package["license"].as_str().unwrap_or_default();
         let expression = Expression::parse_mode(text, ParseMode::LAX)
             .unwrap_or_else(|error| panic!("{}: {error}", package["name"]));
-        let fits = expression.evaluate(|wanted| allowed.iter().any(|allowed| allowed.satisfies(wanted)));
+        let fits =
+            expression.evaluate(|wanted| allowed.iter().any(|allowed| allowed.satisfies(wanted)));
         assert!(fits, "{} is under {text}", package["name"]);
     }
 }
@@ -144,7 +145,8 @@ fn a_second_version_is_named_in_deny_toml_with_its_reason() {
     }
     let deny = deny();
     for skip in deny["bans"]["skip"].as_array().expect("a list") {
-        let (name, version) = skip["crate"].as_str().and_then(|c| c.split_once('@')).expect("name@");
+        let (name, version) =
+            skip["crate"].as_str().and_then(|c| c.split_once('@')).expect("name@");
         assert!(skip.get("reason").is_some(), "{name} needs a reason");
         let before = behind.len();
         behind.retain(|(n, v)| *n != name || !v.starts_with(&numbers(version)));

@@ -1,13 +1,15 @@
 //! Starts the real program and looks at it from outside.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use emulator::client::{Answer, Client};
+use emulator::mint::leaked;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -40,6 +42,8 @@ pub struct Daemon {
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
     logs: Arc<Logs>,
+    /// Ends when the process has.
+    reader: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -75,14 +79,15 @@ impl Daemon {
         let logs = Arc::new(Logs::default());
         let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let sink = Arc::clone(&logs);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 sink.lines.lock().expect("not poisoned").push(line);
                 sink.grown.notify_all();
             }
         });
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut daemon = Self { child, proxy: unknown, admin: unknown, logs };
+        let reader = Some(reader);
+        let mut daemon = Self { child, proxy: unknown, admin: unknown, logs, reader };
         let line = daemon.wait_for_log("bearerd is listening");
         let line: Value = serde_json::from_str(&line).expect("a JSON log line");
         let address = |key: &str| {
@@ -159,10 +164,42 @@ impl Daemon {
         assert!(sent.expect("kill runs").success());
     }
 
+    /// What everybody can look at while it runs.
+    fn shown(&self) -> String {
+        let mut shown = String::new();
+        for path in ["/metrics", "/status", "/"] {
+            let Ok(mut admin) = TcpStream::connect(self.admin) else { break };
+            // It may be stopped, or have an admin listener that does not answer any more.
+            let _ = admin.set_read_timeout(Some(Duration::from_secs(1)));
+            let _ = write!(admin, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+            let _ = admin.read_to_string(&mut shown);
+        }
+        for file in ["cmdline", "environ"] {
+            let path = format!("/proc/{}/{file}", self.pid());
+            shown += &String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default());
+        }
+        shown
+    }
+
+    /// Of nothing that an identity provider gave out in any test a part is logged or shown.
+    fn assert_silent(&mut self, shown: &str) {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        for text in [shown, &self.logs()] {
+            let piece = leaked(text);
+            let line = piece.and_then(|piece| text.lines().find(|line| line.contains(piece)));
+            assert!(piece.is_none() || std::thread::panicking(), "leaked {piece:?}: {line:?}");
+        }
+    }
+
     /// SIGTERM, and the exit status.
     pub fn stop(mut self) -> ExitStatus {
+        let shown = self.shown();
         self.signal("TERM");
-        self.exit()
+        let status = self.exit();
+        self.assert_silent(&shown);
+        status
     }
 
     /// Waits for the process to end.
@@ -186,8 +223,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        let runs = matches!(self.child.try_wait(), Ok(None));
+        let shown = if runs { self.shown() } else { String::new() };
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.assert_silent(&shown);
         if std::thread::panicking() {
             eprintln!("logs of bearerd:\n{}", self.logs());
         }

@@ -1,15 +1,53 @@
 //! Making tokens: opaque ones, UUIDs and JWTs whose signature is random, since nobody here verifies
-//! it.
+//! it. What is random in them is remembered: it must not come to light anywhere else.
+
+use std::collections::HashSet;
+use std::sync::{LazyLock, Mutex};
 
 use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
+use crate::locked;
 use crate::style::hex;
+
+/// So much of a secret tells it from everything else.
+const PART: usize = 12;
+
+/// Parts of everything that was made, as it is and in base64.
+static MINTED: LazyLock<Mutex<HashSet<[u8; PART]>>> = LazyLock::new(Mutex::default);
 
 /// So many random bytes in base64url.
 pub fn opaque(bytes: usize) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(random(bytes))
+    let text = BASE64_URL_SAFE_NO_PAD.encode(random(bytes));
+    remember(&text);
+    text
+}
+
+/// The first piece of `text` that is a part of something that was made in this process.
+pub fn leaked(text: &str) -> Option<&str> {
+    let minted = locked(&MINTED);
+    let at = text.as_bytes().windows(PART).position(|window| minted.contains(window))?;
+    text.get(at..at + PART)
+}
+
+/// Its ends; and of how it looks in base64, inside of something else, the first piece that is all
+/// its own.
+fn remember(secret: &str) {
+    let mut minted = locked(&MINTED);
+    let mut add = |text: &[u8]| {
+        if let Some(part) = text.first_chunk() {
+            minted.insert(*part);
+        }
+    };
+    add(secret.as_bytes());
+    add(&secret.as_bytes()[secret.len().saturating_sub(PART)..]);
+    for before in 0..3 {
+        let within = [&[0; 2][..before], secret.as_bytes()].concat();
+        let own = before + usize::from(before > 0);
+        add(&BASE64_STANDARD.encode(&within).as_bytes()[own..]);
+        add(&BASE64_URL_SAFE_NO_PAD.encode(&within).as_bytes()[own..]);
+    }
 }
 
 /// A random UUID.
@@ -40,4 +78,14 @@ fn random(bytes: usize) -> Vec<u8> {
     let mut random = vec![0; bytes];
     aws_lc_rs::rand::fill(&mut random).expect("the system gives random bytes");
     random
+}
+
+#[test]
+fn what_was_made_is_recognised_in_every_form() {
+    let token = opaque(32);
+    let basic = BASE64_STANDARD.encode(format!("client:{token}"));
+    for text in [&token, &token[..12], &token[token.len() - 12..], &basic] {
+        assert!(leaked(&format!("a line with {text} in it")).is_some(), "{text}");
+    }
+    assert_eq!(leaked(&format!("a line with {} in it", &token[..11])), None);
 }

@@ -32,7 +32,7 @@ pub(crate) fn check_with(dialect: &Dialect, answer: &Answer) -> bool {
     let now = Moment::now();
     let mut granted = false;
     for exchange in &dialect.obtain {
-        match read(answer, &exchange.ok, &exchange.errors, now, Duration::from_secs(300)) {
+        match read(answer, &exchange.ok, &exchange.errors, now, Duration::from_mins(5)) {
             Ok(fetched) => {
                 granted = true;
                 let token = fetched.token.value().expose();

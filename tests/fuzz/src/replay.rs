@@ -144,7 +144,7 @@ impl Play {
 
     fn caller_sends(&mut self, length: usize) {
         let from = self.all.len();
-        self.all.extend((from..from + length).map(|position| (position % 251) as u8));
+        self.all.extend((from..from + length).map(|position| position.to_le_bytes()[0]));
         let data = Bytes::copy_from_slice(&self.all[from..]);
         self.caller.0.lock().expect("no panic before").frames.push_back(Frame::data(data));
     }

@@ -118,7 +118,7 @@ fn liberally(path: &str) -> String {
             segment => resolved.push(segment),
         }
     }
-    resolved.iter().map(|segment| format!("/{segment}")).collect()
+    ["/", &resolved.join("/")].concat()
 }
 
 fn decode(bytes: &[u8]) -> Vec<u8> {
@@ -137,7 +137,7 @@ fn head(data: &[u8]) -> Option<Parts> {
     let mut lines = data.split(|byte| *byte == b'\n');
     let (method, target) = std::str::from_utf8(lines.next()?).ok()?.split_once(' ')?;
     let mut request = Request::builder().method(method).uri(target);
-    if data.len() % 8 == 0 {
+    if data.len().is_multiple_of(8) {
         request = request.version(Version::HTTP_2);
     }
     for line in lines {

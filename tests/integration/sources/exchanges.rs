@@ -153,6 +153,11 @@ async fn a_chained_credential_says_whose_token_is_missing_and_comes_up_when_it_i
         "asked without a subject"
     );
     down.store(false, Relaxed);
+    // Either of them may be in the middle of a pause by now.
+    eventually("the first one is there", async || {
+        daemon.status().await["credentials"][1]["generation"] == 1
+    })
+    .await;
     daemon.ready().await;
     assert_eq!(daemon.get("/orders").await.status, 200);
     assert!(daemon.stop().success());
