@@ -40,7 +40,9 @@ pub(super) fn test(section: &Section<'_>) -> Option<Option<Test>> {
 
 /// `expired = [{ status = 403, at = "/code", is = "…" }]`
 pub(super) fn signs(item: &Item<'_>) -> Option<Vec<Sign>> {
-    item.items().iter().map(sign).collect()
+    // All of them are read, so that every mistake is told.
+    let read: Vec<Option<Sign>> = item.items().iter().map(sign).collect();
+    read.into_iter().collect()
 }
 
 fn sign(item: &Item<'_>) -> Option<Sign> {

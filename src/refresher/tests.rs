@@ -59,6 +59,7 @@ struct Script {
     inputs: u64,
     looks: usize,
     revoked: usize,
+    certificate: Option<u64>,
 }
 
 /// A [`TokenSource`] that answers as its script says.
@@ -116,6 +117,10 @@ impl TokenSource for Scripted {
         Fingerprint::of(&script.inputs.to_be_bytes())
     }
 
+    fn certificate(&self) -> Option<Fingerprint> {
+        self.script().certificate.map(|certificate| Fingerprint::of(&certificate.to_be_bytes()))
+    }
+
     fn traits(&self) -> Traits {
         self.script().traits.clone()
     }
@@ -166,6 +171,7 @@ fn build(setting: Setting) -> (Refresher<Scripted>, Arc<Mutex<Script>>, Credenti
         inputs: 0,
         looks: 0,
         revoked: 0,
+        certificate: None,
     }));
     let (publisher, credential) = publish("c");
     let refresher = Refresher {

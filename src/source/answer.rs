@@ -203,6 +203,9 @@ fn document(answer: &Answer, kind: BodyKind) -> Option<Document> {
 }
 
 fn type_understood(document: &Document, ok: &OkRules) -> bool {
+    if ok.token_type.accept.is_empty() {
+        return true;
+    }
     // Absent is taken as bearer: some leave it out although RFC 6749 §5.1 requires it.
     document.at(&ok.token_type.at).is_none_or(|value| {
         let accepted =

@@ -177,7 +177,7 @@ pub struct Ok {
 pub struct TokenType {
     /// Where it is.
     pub at: String,
-    /// Compared without case.
+    /// Compared without case; empty = any.
     pub accept: Vec<String>,
 }
 

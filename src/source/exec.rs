@@ -152,7 +152,12 @@ impl ExecSource {
                 (printed, rules("/status/token", vec![expiry]), MAX_LIFETIME)
             }
             Output::Json(pointer, expiry) => {
-                (printed, rules(pointer, expiry.clone()), self.default_lifetime)
+                let mut ok = rules(pointer, expiry.clone());
+                // Who names the place of the token knows what it is, such as an id_token.
+                if pointer != "/access_token" {
+                    ok.token_type.accept.clear();
+                }
+                (printed, ok, self.default_lifetime)
             }
             Output::GitCredential => {
                 let expiry = rule("/password_expiry_utc", Shape::EpochSeconds);

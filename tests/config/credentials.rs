@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::support::{Home, told, with_credential};
+use crate::support::{Home, changed, told, with_credential};
 
 #[test]
 fn no_token_url() {
@@ -292,5 +292,17 @@ fn a_custom_credential_without_a_dialect() {
     assert_snapshot!(home.told(&with_credential(r#"provider = "custom""#)), @r#"
     1 problem in HOME/bearerd.toml:
       line 1: credentials.c.dialect: missing; write dialect = "/path/to/dialect.toml"
+    "#);
+}
+
+#[test]
+fn a_client_id_that_cannot_be_told_without_encoding() {
+    let text = changed(
+        "client_id = \"orders-sidecar\"",
+        "client_auth = \"basic_raw\"\nclient_id = \"a:b\"",
+    );
+    assert_snapshot!(Home::new().told(&text), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 9: credentials.orders.client_id: has a colon, which basic_raw cannot tell; write client_auth = "basic"
     "#);
 }

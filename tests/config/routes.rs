@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::support::told;
+use crate::support::{Home, VALID, told};
 
 #[test]
 fn no_upstream() {
@@ -246,5 +246,35 @@ fn an_unknown_timeout() {
 timeouts = { read_ms = 10 }"#), @"
     1 problem in HOME/bearerd.toml:
       line 15: routes[0].timeouts.read_ms: unknown key; known here: connect_ms, idle_ms, response_ms
+    ");
+}
+
+#[test]
+fn a_sign_that_compares_with_nothing() {
+    let signs = "replay = { expired = [{ status = 403, at = \"/code\" }, { has = \"gone\" }] }";
+    let text = format!("{VALID}{signs}\n");
+    assert_snapshot!(Home::new().told(&text), @"
+    2 problems in HOME/bearerd.toml:
+      line 15: routes[0].replay.expired[0]: needs `at` together with one of `is`, `has` and `exists`
+      line 15: routes[0].replay.expired[1].status: missing; write status = 403
+    ");
+}
+
+#[test]
+fn a_sign_without_words_is_a_status_like_the_others() {
+    let signs =
+        "replay = { expired = [{ status = [403, 419] }, { status = 200, has = \"gone\" }] }";
+    let config = Home::new().load(&format!("{VALID}{signs}\n")).expect("valid");
+    let replay = &config.routes[0].replay;
+    assert_eq!((replay.statuses.as_slice(), replay.expired.len()), (&[401, 403, 419][..], 1));
+    assert!([200, 401, 403, 419].iter().all(|status| replay.concerns(*status)));
+    assert!(!replay.concerns(500));
+}
+
+#[test]
+fn an_upstream_that_is_a_metadata_service() {
+    assert_snapshot!(told("https://api.example.com", "http://169.254.169.254"), @"
+    1 problem in HOME/bearerd.toml:
+      line 13: routes[0].upstream: is where machines get their own identity, and every caller would get it too; write the API's host
     ");
 }

@@ -97,12 +97,14 @@ async fn upstream() -> SocketAddr {
             let service = service_fn(move |request: Request<Incoming>| {
                 let refused_once = Arc::clone(&refused_once);
                 async move {
-                    let once = request.uri().path() == "/once"
+                    let path = request.uri().path();
+                    let once = matches!(path, "/once" | "/words")
                         && !refused_once.swap(true, std::sync::atomic::Ordering::AcqRel);
+                    let refusal = if path == "/words" { 403 } else { 401 };
                     let bare = !request.headers().contains_key("authorization");
                     let told = format!("{:?} {}", request.version(), request.uri());
                     let body = request.into_body().collect().await.expect("a body").to_bytes();
-                    let status = if once || bare { 401 } else { 200 };
+                    let status = if once || bare { refusal } else { 200 };
                     let answer = Response::builder()
                         .status(status)
                         .body(Full::<Bytes>::from(format!("{told} {}", body.len())));
@@ -141,6 +143,23 @@ async fn upstreams_are_spoken_to_in_http2_where_the_route_says_so() {
     while let Some(answer) = asked.join_next().await {
         let (head, body) = answer.expect("no panic");
         assert_eq!((head.status.as_u16(), body.ends_with(b" 4")), (200, true));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn q9_words_that_tell_of_an_expired_token_are_read_over_http2_too() {
+    for (words, status) in [("/words 7", 200), ("/words 8", 403)] {
+        let stage = Stage::new();
+        let address = upstream().await;
+        let signs = format!(
+            "http2 = true\nreplay = {{ expired = [{{ status = 403, has = \"{words}\" }}] }}"
+        );
+        let route = route_to(&format!("http://{address}"), &signs);
+        let daemon = Daemon::start(&stage.home, &(stage.credential("") + &route));
+        daemon.ready().await;
+        let answer = daemon.post("/words", &[b'x'; 7]).await;
+        let told = format!("HTTP/2.0 http://{address}/words 7");
+        assert_eq!((answer.status, answer.text()), (status, told), "{words}");
     }
 }
 

@@ -149,3 +149,24 @@ async fn retry_after_is_honoured() {
     sleep(seconds(0.5)).await;
     assert_eq!(bench.fetches(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn rule_50_another_certificate_brings_another_token_and_one_that_cannot_be_read_does_not() {
+    let setting = Setting { always: || Answer::Token(seconds(3600.0)), ..Setting::default() };
+    let (refresher, script, credential) = build(setting);
+    script.lock().unwrap().certificate = Some(1);
+    let (_stop, stopped) = watch::channel(None);
+    #[allow(clippy::disallowed_methods)] // a test is a composition root of its own
+    let _task = tokio::spawn(refresher.run(stopped));
+    let fetches = || script.lock().unwrap().fetches.len();
+    sleep(seconds(20.0)).await;
+    assert_eq!(fetches(), 1);
+    script.lock().unwrap().certificate = None;
+    credential.look_again();
+    sleep(seconds(20.0)).await;
+    assert_eq!(fetches(), 1, "half written");
+    script.lock().unwrap().certificate = Some(2);
+    credential.look_again();
+    sleep(seconds(20.0)).await;
+    assert_eq!((fetches(), credential.outlook().generation), (2, 2), "once");
+}

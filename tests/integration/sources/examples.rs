@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use emulator::http::Recorded;
-use emulator::{Form, Reply};
+use emulator::{Form, Reply, Step};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Value, json};
 
 use super::keys::Rsa;
 use super::{Told, pairs, said};
-use crate::support::{Daemon, read};
+use crate::support::{Daemon, eventually, read};
 use crate::vendors::{Rig, credential, lives};
 
 const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -96,7 +96,7 @@ fn every_example_is_run_and_listed() {
         .filter_map(|name| name.strip_suffix(".toml").map(str::to_owned))
         .collect();
     let (tests, list) = (include_str!("examples.rs"), read(directory().join("README.md")));
-    assert!(there.len() >= 16);
+    assert!(there.len() >= 17);
     for name in there {
         assert!(tests.contains(&format!("Example::of(\"{name}\"")), "{name} is not run");
         assert!(list.contains(&format!("[{name}.toml]({name}.toml)")), "{name} is not listed");
@@ -463,6 +463,59 @@ async fn salesforce() {
     assert_eq!(claims["sub"], "robot@acme.example");
     assert_eq!(claims["aud"], idp.url(""));
     assert!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap() <= 180);
+    // Its APIs challenge nobody, and say it in a list.
+    let gone =
+        json!([{ "message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID" }]);
+    example.rig.api.script([Step::Json(401, gone)]);
+    assert_eq!(daemon.get("/orders").await.status, 200);
+    assert_eq!(idp.asked().len(), 2);
+}
+
+/// `{"session":{…}}` for so many seconds.
+fn session(token: &str, seconds: u64) -> Reply {
+    let until = SystemTime::now() + Duration::from_secs(seconds);
+    let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let session = json!({ "token": token, "renewable": true, "validUntil": until, "idle": 86_400 });
+    Reply::json(201, json!({ "ok": true, "session": session }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custom() {
+    let idp = Told::start(|request| match request.method.as_str() {
+        "POST" => session("acme", 4),
+        "PUT" => session("acme", 3600),
+        _ => Reply::status(204),
+    });
+    let example = Example::of("custom", &[("acme/api-key", "k\"1")]);
+    let dialect = read(directory().join("dialects/acme.toml"));
+    let dialect = example.rig.home.write("acme.toml", &dialect);
+    let example = example
+        .with("/etc/bearerd/acme.toml", &dialect)
+        .with("login.acme.example", &idp.url(""))
+        .with("api_key =", "revoke_on_shutdown = true\napi_key =");
+    example.rig.api.set_credential_header("x-acme-token", None);
+    let daemon = example.runs("acme").await;
+    let signed_in = idp.asked().remove(0);
+    assert_eq!(signed_in.target, "/v2/tenants/TENANT/sessions");
+    let body: Value = serde_json::from_slice(&signed_in.body).unwrap();
+    assert_eq!(body, json!({ "credentials": { "apiKey": "k\"1" } }));
+    eventually("it is prolonged", async || idp.asked().len() == 2).await;
+    eventually("that is in force", async || credential(&daemon).await["generation"] == 2).await;
+    lives(&credential(&daemon).await, 3600);
+    // The API says in its own way that the session is over.
+    let over = Reply::json(403, json!({ "fault": { "code": "SESSION_EXPIRED" } }));
+    // A token of the last second is given another chance first.
+    eventually("signed in anew", async || {
+        example.rig.api.script([Step::from(over.clone())]);
+        assert_eq!(daemon.get("/orders").await.status, 200);
+        idp.asked().len() > 2
+    })
+    .await;
+    assert_eq!(idp.asked()[2].method, "POST", "what was refused is not prolonged");
+    assert!(daemon.stop().success());
+    let last = idp.asked().pop().unwrap();
+    assert_eq!((last.method.as_str(), last.path()), ("DELETE", "/v2/sessions/current"));
+    assert_eq!(last.header("authorization").as_deref(), Some("Bearer acme"));
 }
 
 fn login(token: &str, seconds: u64) -> Reply {

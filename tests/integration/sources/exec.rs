@@ -59,6 +59,9 @@ async fn a_bare_token_json_and_a_git_credential_are_understood() {
     let az = format!(
         r#"printf '{{"accessToken":"az-token","expires_on":{until},"tokenType":"Bearer"}}'"#
     );
+    let google = format!(
+        r#"printf '{{"version":1,"success":true,"token_type":"urn:ietf:params:oauth:token-type:id_token","id_token":"google-token","expiration_time":{until}}}'"#
+    );
     let git = format!(
         r"grep -q '^host=git.example$' || exit 1
 printf 'protocol=https\nusername=x\npassword=git+to%%20ken\npassword_expiry_utc={until}\n'"
@@ -78,6 +81,13 @@ printf 'protocol=https\nusername=x\npassword=git+to%%20ken\npassword_expiry_utc=
             "output = \"json\"\ntoken = \"/accessToken\"\n\
              expiry = [{ at = \"/expires_on\", as = \"epoch_seconds\" }]",
             "az-token",
+            true,
+        ),
+        (
+            &google,
+            "output = \"json\"\ntoken = \"/id_token\"\n\
+             expiry = [{ at = \"/expiration_time\", as = \"epoch_seconds\" }]",
+            "google-token",
             true,
         ),
         (
@@ -173,6 +183,11 @@ async fn what_a_program_does_wrong_is_told_without_what_it_printed() {
             &["no ExecCredential"],
         ),
         ("echo secret-thing", "output = \"json\"", &["(unusable)", "not in the form"]),
+        (
+            "echo '{\"version\":1,\"success\":false,\"code\":\"x\",\"message\":\"secret-thing\"}'",
+            "output = \"json\"\ntoken = \"/id_token\"",
+            &["(unusable)", "holds no access token"],
+        ),
         ("echo secret-thing >&2; exit 1", "", &["exit status: 1"]),
     ] {
         let rig = Rig::new();
