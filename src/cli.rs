@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `healthcheck`.
+//! The command line: `run`, `check`, `login`, `token`, `healthcheck`.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -7,15 +7,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use thiserror::Error;
 
-use crate::clock::Moment;
-use crate::config::{self, Config, SourceConfig};
-use crate::credential::directory::Directory;
-use crate::metrics::Metrics;
+use crate::config::{self, Config, ConfigError};
+use crate::login::Way;
 use crate::server::{self, ServerError};
 use crate::telemetry::chain;
 
+mod check;
 mod healthcheck;
+mod login;
+mod token;
 
 /// Bad usage or configuration (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
@@ -48,6 +50,31 @@ enum Command {
         #[arg(long)]
         fetch: bool,
     },
+    /// Have a person sign in, for a credential's first refresh token or a new one
+    Login {
+        /// The configuration file
+        #[arg(long)]
+        config: PathBuf,
+        /// The credential, as in [credentials.NAME]
+        credential: String,
+        /// By a code that is entered on any device (RFC 8628)
+        #[arg(long, conflicts_with = "code")]
+        device: bool,
+        /// In a browser on this machine (RFC 8252)
+        #[arg(long)]
+        code: bool,
+        /// Only show the address
+        #[arg(long)]
+        no_browser: bool,
+    },
+    /// Print a usable access token, for scripts
+    Token {
+        /// The configuration file
+        #[arg(long)]
+        config: PathBuf,
+        /// The credential, as in [credentials.NAME]
+        credential: String,
+    },
     /// Ask a running daemon whether it is well, for exec probes
     Healthcheck {
         /// The daemon's admin address
@@ -74,7 +101,12 @@ pub fn main() -> ExitCode {
     };
     match arguments.command {
         Command::Run { config } => run(&config),
-        Command::Check { config, fetch } => check(&config, fetch),
+        Command::Check { config, fetch } => check::run(&config, fetch),
+        Command::Login { config, credential, device, code, no_browser } => {
+            let way = if device { Some(Way::Device) } else { code.then_some(Way::Code) };
+            login::run(&config, &credential, way, !no_browser)
+        }
+        Command::Token { config, credential } => token::run(&config, &credential),
         Command::Healthcheck { admin, ready, wait } => {
             healthcheck::run(admin, ready, Duration::from_secs(wait.into()))
         }
@@ -93,96 +125,27 @@ fn run(path: &Path) -> ExitCode {
     }
 }
 
-fn check(path: &Path, fetch: bool) -> ExitCode {
-    let config = match config::load(path) {
-        Ok(config) => config,
-        Err(error) => {
-            complain(&error);
-            return ExitCode::from(USAGE);
-        }
-    };
-    let mut out = std::io::stdout().lock();
-    let _ = write!(out, "{}", tables(&config));
-    for warning in &config.warnings {
-        let _ = writeln!(out, "warning: {warning}");
-    }
-    if fetch && !fetch_all(&config, &mut out) {
-        return ExitCode::FAILURE;
-    }
-    ExitCode::SUCCESS
-}
-
-/// Obtains each token once; true if all came.
-fn fetch_all(config: &Config, out: &mut impl Write) -> bool {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let (Ok(runtime), Ok(metrics)) = (runtime, Metrics::new()) else {
-        return false;
-    };
-    let mut all = true;
-    let subjects = Directory::default();
-    let mut readers = Vec::new();
-    for credential in config.in_order_of_chains() {
-        let (refresher, reader) = server::refresher(credential, &metrics, &subjects);
-        readers.push(reader);
-        subjects.set(&readers);
-        let said = match runtime.block_on(refresher.once()) {
-            Ok(token) => {
-                let left = token.expires_at().remaining(Moment::now()).as_secs();
-                format!("ok, expires in {left} s")
-            }
-            Err(error) => {
-                all = false;
-                chain(&error)
-            }
-        };
-        let _ = writeln!(out, "fetch {}: {said}", credential.name);
-    }
-    all
-}
-
-fn tables(config: &Config) -> String {
-    let credentials = config.credentials.iter().map(|credential| {
-        let source = match &credential.source {
-            SourceConfig::File(path) => path.display().to_string(),
-            SourceConfig::Exec(program) => program.command.first().cloned().unwrap_or_default(),
-            SourceConfig::Dialect { dialect, .. } => {
-                let ways: Vec<&str> = dialect.obtain.iter().map(|e| e.name.as_str()).collect();
-                ways.join(" > ")
-            }
-        };
-        let store = credential.store.as_ref().map_or("-".to_owned(), |p| p.display().to_string());
-        vec![credential.name.clone(), credential.provider.clone(), source, store]
-    });
-    let routes = config.routes.iter().map(|route| {
-        let host = route.host.as_deref().unwrap_or("*");
-        let matches = format!("{host}{}", route.path_prefix);
-        let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
-        let methods = if methods.is_empty() { "*".to_owned() } else { methods.join(",") };
-        let header = route.header.to_string();
-        let (url, credential) = (route.upstream.url.clone(), route.credential.clone());
-        vec![route.name.clone(), matches, methods, url, credential, header]
-    });
-    format!(
-        "{}\n{}",
-        table(&["credential", "provider", "source", "store"], credentials),
-        table(&["route", "matches", "methods", "upstream", "credential", "header"], routes)
-    )
-}
-
-/// Columns as wide as their widest cell.
-fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let header = header.iter().map(|cell| (*cell).to_owned()).collect();
-    let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
-    let columns = rows[0].len();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
-}
-
 fn complain(error: &dyn std::error::Error) {
     let _ = writeln!(std::io::stderr(), "bearerd: {}", chain(error));
+}
+
+/// Why a command for one credential did not succeed before it began.
+#[derive(Debug, Error)]
+enum BeforeError {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Nothing of that name is configured.
+    #[error("there is no [credentials.{0}]; there is {1}")]
+    Unknown(String, String),
+}
+
+/// The configuration at `path`, which has a credential `name`.
+fn config_with(path: &Path, name: &str) -> Result<Config, BeforeError> {
+    let config = config::load(path)?;
+    if config.credentials.iter().any(|credential| credential.name == name) {
+        return Ok(config);
+    }
+    let names: Vec<&str> = config.credentials.iter().map(|c| c.name.as_str()).collect();
+    Err(BeforeError::Unknown(name.to_owned(), names.join(", ")))
 }

@@ -62,6 +62,10 @@ pub struct ServerConfig {
     pub tls: Option<TlsIdentity>,
     /// Users who may connect to unix sockets; empty = this process's own.
     pub peer_uids: Vec<u32>,
+    /// Where `bearerd token` asks for tokens.
+    pub token_socket: Option<PathBuf>,
+    /// Users who may ask there, beside this process's own.
+    pub token_socket_uids: Vec<u32>,
     /// Bounds that hold for all connections.
     pub limits: Limits,
 }
@@ -115,6 +119,42 @@ pub struct CredentialConfig {
     pub refresh: RefreshPolicy,
     /// Revoke the access token at a graceful stop.
     pub revoke_on_shutdown: bool,
+    /// How a person signs in, where that is possible.
+    pub login: Option<LoginConfig>,
+}
+
+/// What a credential says for a person's login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginConfig {
+    /// Where the browser comes back.
+    pub redirect: Redirect,
+    /// Extra parameters of the authorization request.
+    pub authorization_params: Vec<(String, String)>,
+}
+
+/// `redirect_url`: `http://`, an address of this machine, and a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// `127.0.0.1`, `[::1]` or `localhost`; `None` = whichever of the two addresses there is.
+    pub host: Option<String>,
+    /// `None` = one that the system chooses.
+    pub port: Option<u16>,
+    /// As registered: it may be empty.
+    pub path: String,
+}
+
+impl Default for Redirect {
+    fn default() -> Self {
+        Self { host: None, port: None, path: "/callback".to_owned() }
+    }
+}
+
+impl Redirect {
+    /// The host for messages.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.host.as_deref().unwrap_or("127.0.0.1")
+    }
 }
 
 /// Where tokens come from.

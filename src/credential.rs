@@ -107,8 +107,18 @@ pub struct LastOutcome {
     pub outcome: &'static str,
     /// What went wrong, from closed sets; `None` after success.
     pub detail: Option<String>,
-    /// A person has to act, and this says what to do.
+    /// A person has to act.
     pub needs_operator: bool,
+    /// The command by which that person mends it, if there is one.
+    pub remedy: Option<String>,
+}
+
+impl LastOutcome {
+    /// One that there is nothing more to say about.
+    #[must_use]
+    pub fn of(outcome: &'static str, at: Moment) -> Self {
+        Self { at, outcome, detail: None, needs_operator: false, remedy: None }
+    }
 }
 
 /// Why a request gets no token.

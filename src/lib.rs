@@ -16,11 +16,13 @@
 //! | [`credential`] | one writer, cheap readers |
 //! | [`refresher`] | the loop: fetch, store, publish, sleep |
 //! | [`source`] | where tokens come from; vendors as data |
+//! | [`login`] | a person signs in, once |
 //! | [`store`] | where a rotating refresh token lives between processes |
 //! | [`dial`], [`tls`] | one connection to a peer, verified |
 //! | [`dpop`] | proofs for tokens that are bound to a key |
 //! | [`proxy`] | one request, top to bottom |
 //! | [`config`] | raw TOML to valid domain types |
+//! | [`token_socket`] | tokens for other programs of the same user |
 //! | [`metrics`], [`admin`], [`telemetry`] | what others see of it |
 //! | [`server`], [`cli`], [`process`] | the composition root, the commands, the process |
 //!
@@ -46,6 +48,7 @@ pub mod config;
 pub mod credential;
 pub mod dial;
 pub mod dpop;
+pub mod login;
 pub mod metrics;
 pub mod process;
 pub mod proxy;
@@ -58,6 +61,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
+pub mod token_socket;
 
 /// What bearerd calls itself towards identity providers.
 pub const USER_AGENT: &str = concat!("bearerd/", env!("CARGO_PKG_VERSION"));

@@ -128,7 +128,8 @@ impl Metrics {
             )?,
             needs_operator: gauge(
                 "bearerd_needs_operator",
-                "1 while only a person can help, usually by signing in again.",
+                "1 while only a person can help, usually by: bearerd login --config FILE CREDENTIAL; \
+                 /status has the whole command.",
                 &["credential"],
             )?,
             reloads: counter(

@@ -21,6 +21,7 @@ use crate::telemetry::chain;
 use crate::token::AccessToken;
 
 mod legacy;
+mod login;
 mod memory;
 mod once;
 mod storing;
@@ -93,6 +94,8 @@ pub struct Refresher<S> {
     pub policy: RefreshPolicy,
     /// Revoke the access token at the end.
     pub revoke_on_shutdown: bool,
+    /// The command by which a person signs in, where that is possible.
+    pub remedy: Option<String>,
     /// Counters and gauges of this credential.
     pub metrics: Arc<CredentialMetrics>,
     /// Uniform in `0.0..1.0`, different in every process.
@@ -125,6 +128,9 @@ impl<S: TokenSource> Refresher<S> {
             }
             let now = Moment::now();
             self.sync(memory, now);
+            if self.take_up_login(memory, now) {
+                return Some(Trigger::Changed);
+            }
             if let Some(trigger) = self.due(memory, now) {
                 return Some(trigger);
             }
@@ -287,8 +293,7 @@ impl<S: TokenSource> Refresher<S> {
         self.metrics.needs_operator(false);
         memory.token = Some(token);
         memory.activity = Activity::Scheduled(due);
-        let last = LastOutcome { at: now, outcome: "ok", detail: None, needs_operator: false };
-        self.publisher.settle(last, memory.activity);
+        self.publisher.settle(LastOutcome::of("ok", now), memory.activity);
     }
 
     /// Keeps what is held and decides when to try again.
@@ -302,6 +307,7 @@ impl<S: TokenSource> Refresher<S> {
         };
         self.metrics.fetched(trigger.as_str(), outcome, took);
         let (text, needs_operator) = (chain(error), error.needs_operator());
+        let remedy = self.remedy.as_ref().filter(|_| needs_operator);
         self.metrics.needs_operator(needs_operator);
         let usable = memory.token.as_ref().is_some_and(|token| token.usable(now));
         let retry_in_s = activity.next_attempt().map(|at| at.remaining(now).as_secs_f32());
@@ -321,11 +327,13 @@ impl<S: TokenSource> Refresher<S> {
                 usable,
                 retry_in_s,
                 needs_operator,
+                remedy,
                 "refresh failed"
             );
         }
         memory.activity = activity;
-        let last = LastOutcome { at: now, outcome, detail: Some(text), needs_operator };
+        let (detail, remedy) = (Some(text), remedy.cloned());
+        let last = LastOutcome { at: now, outcome, detail, needs_operator, remedy };
         self.publisher.settle(last, activity);
     }
 }

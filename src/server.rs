@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,10 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Snapshot};
 use crate::clock::Moment;
 use crate::config::{self, Config, ConfigError, Listen};
+use crate::credential::directory::Directory;
 use crate::metrics::Metrics;
 use crate::proxy::listener::{Bound, Drain, Worker};
+use crate::token_socket;
 
 mod credentials;
 mod files;
@@ -36,7 +39,7 @@ mod succession;
 mod wiring;
 
 use credentials::Refreshers;
-pub use credentials::refresher;
+pub use credentials::{refresher, remedy, rotation, source};
 use reload::Reload;
 use wiring::{Wiring, WiringError};
 
@@ -80,12 +83,14 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     let metrics = Arc::new(Metrics::new()?);
     let listeners = bind(&config)?;
     let admin = bind_admin(&config)?;
+    let token_socket = bind_token_socket(&config)?;
     let addresses: Vec<_> = listeners.iter().filter_map(Bound::address).collect();
     let mut wiring = Wiring::new(Arc::clone(&metrics), addresses);
-    let mut refreshers = Refreshers::new(Arc::clone(&metrics));
+    let mut refreshers = Refreshers::new(path.to_owned(), Arc::clone(&metrics));
     let prepared = wiring.prepare(&config)?;
     let credentials = refreshers.apply(&config);
     let routes = Arc::new(wiring.routes(&config, prepared, &credentials));
+    let directory = refreshers.directory();
     let quit_endpoint = config.server.quit_endpoint;
     let snapshot = Snapshot { credentials, routes: Arc::clone(&routes), quit_endpoint };
     let (routes, routes_seen) = watch::channel(routes);
@@ -100,19 +105,23 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     }
     let announcement = Announcement::of(&config, &listeners, &admin);
     let (handled, quit) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut sockets: Vec<PathBuf> = config.server.token_socket.iter().cloned().collect();
+    // From here on only the workers listen: when they stop, connecting is refused.
+    sockets.extend(listeners.into_iter().filter_map(Bound::close));
     let stop = Stop {
         handled: Arc::clone(&handled),
         quit: Arc::clone(&quit),
-        // From here on only the workers listen: when they stop, connecting is refused.
-        sockets: listeners.into_iter().filter_map(Bound::close).collect(),
+        sockets,
         drain,
         refreshers: Arc::clone(&refreshers),
         grace: config.server.shutdown_grace,
     };
     let path = path.to_owned();
+    let uids = config.server.token_socket_uids.clone();
+    let token_socket = token_socket.map(|socket| (socket, directory, uids));
     let reload = Reload { path, config, wiring, refreshers, metrics, routes, snapshot };
     let admin = Some((admin, snapshot_seen));
-    server.add_service(Control { admin, reload, handled, quit, announcement });
+    server.add_service(Control { admin, token_socket, reload, handled, quit, announcement });
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     info!("stopped");
     Ok(())
@@ -141,6 +150,21 @@ fn bind(config: &Config) -> Result<Vec<Bound>, ServerError> {
         })
     };
     config.server.listen.iter().map(bind).collect()
+}
+
+fn bind_token_socket(config: &Config) -> Result<Option<UnixListener>, ServerError> {
+    let Some(path) = &config.server.token_socket else {
+        return Ok(None);
+    };
+    let for_others = !config.server.token_socket_uids.is_empty();
+    match Bound::bind(&Listen::Unix(path.clone()), for_others) {
+        Ok(Bound::Unix(listener, _)) => Ok(Some(listener)),
+        Ok(_) => Ok(None),
+        Err(source) => {
+            let address = format!("unix:{}", path.display());
+            Err(ServerError::Bind { address, source })
+        }
+    }
 }
 
 fn bind_admin(config: &Config) -> Result<TcpListener, ServerError> {
@@ -177,6 +201,8 @@ impl Announcement {
 /// Refreshers, admin and reload, on a thread of their own: the data plane never waits for them.
 struct Control {
     admin: Option<(TcpListener, watch::Receiver<Arc<Snapshot>>)>,
+    /// Where tokens are handed out, which, and to whom.
+    token_socket: Option<(UnixListener, Directory, Vec<u32>)>,
     reload: Reload,
     /// Told when the signals to end are handled.
     handled: Arc<Notify>,
@@ -208,7 +234,8 @@ impl Service for Control {
         };
         let metrics = Arc::clone(&self.reload.metrics);
         let admin = admin::serve(listener, snapshot, metrics, Arc::clone(&self.quit));
-        tokio::join!(admin, self.reload.run(hangup));
+        let token_socket = hand_out(self.token_socket.take());
+        tokio::join!(admin, token_socket, self.reload.run(hangup));
     }
 
     fn name(&self) -> &'static str {
@@ -217,6 +244,17 @@ impl Service for Control {
 
     fn threads(&self) -> Option<usize> {
         Some(1)
+    }
+}
+
+/// Serves the token socket, if there is one.
+async fn hand_out(socket: Option<(UnixListener, Directory, Vec<u32>)>) {
+    let Some((listener, credentials, uids)) = socket else {
+        return;
+    };
+    match tokio::net::UnixListener::from_std(listener) {
+        Ok(listener) => token_socket::serve(listener, credentials, uids).await,
+        Err(error) => error!(%error, "the token socket cannot be served"),
     }
 }
 

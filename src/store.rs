@@ -65,6 +65,17 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// Another user's process owns it, which could not read what this one writes.
+    #[error("{path} belongs to user {user}; run this as that user: sudo -u '#{user}' …")]
+    AnothersFile {
+        /// The file.
+        path: PathBuf,
+        /// The owner's user id.
+        user: u32,
+    },
+    /// What a login left there is for another account than the configured one.
+    #[error("the store holds a login of another account; log in again with this configuration")]
+    AnothersLogin,
     /// Another process owns it.
     #[error("{path} is held by {holder}: one refresh token has one owner")]
     Held {
@@ -99,6 +110,46 @@ impl Store {
     pub fn save(&mut self, record: &Record) -> Result<(), StoreError> {
         match self {
             Self::File(file) => file.save(record),
+        }
+    }
+
+    /// Whether a login can leave something there, as far as can be told beforehand.
+    ///
+    /// # Errors
+    /// [`StoreError`]: why not.
+    pub fn can_leave(&self) -> Result<(), StoreError> {
+        match self {
+            Self::File(file) => file.can_leave(),
+        }
+    }
+
+    /// Leaves what a login brought for whoever owns the place, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was left.
+    pub fn leave(&self, record: &Record) -> Result<(), StoreError> {
+        match self {
+            Self::File(file) => file.leave(record),
+        }
+    }
+
+    /// What a login left and the owner has not taken up yet.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it cannot be read, or anybody could have left it.
+    pub fn left(&self) -> Result<Option<Record>, StoreError> {
+        match self {
+            Self::File(file) => file.left(),
+        }
+    }
+
+    /// Puts what a login left in the place of the record; only the owner may.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it is still there.
+    pub fn take_up(&mut self) -> Result<Option<Record>, StoreError> {
+        match self {
+            Self::File(file) => file.take_up(),
         }
     }
 

@@ -6,9 +6,14 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
-/// Starts logging, at the level that `RUST_LOG` names, else `info`.
+/// Starts logging, at the level that `RUST_LOG` names, else at `info`.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    init_at("info");
+}
+
+/// The same, else at `level`.
+pub fn init_at(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // An error means that somebody else has set logging up already, as tests do.
     let _ = if std::io::stderr().is_terminal() {

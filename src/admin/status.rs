@@ -35,6 +35,8 @@ struct Last {
     outcome: &'static str,
     detail: Option<String>,
     needs_operator: bool,
+    /// The command by which a person mends it.
+    remedy: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -88,6 +90,7 @@ impl<'a> CredentialStatus<'a> {
                 outcome: last.outcome,
                 detail: last.detail,
                 needs_operator: last.needs_operator,
+                remedy: last.remedy,
             }),
         }
     }
@@ -149,7 +152,11 @@ pub(super) fn page(snapshot: &Snapshot, now: Moment) -> String {
     for credential in &status.credentials {
         let last = credential.last.as_ref().map_or(String::new(), |last| {
             let detail = last.detail.as_deref().unwrap_or("");
-            let person = if last.needs_operator { " — a person is needed" } else { "" };
+            let person = match &last.remedy {
+                Some(remedy) => format!(" — a person is needed: {remedy}"),
+                None if last.needs_operator => " — a person is needed".to_owned(),
+                None => String::new(),
+            };
             format!("{} {} {detail}{person}", last.at, last.outcome)
         });
         let _ = write!(

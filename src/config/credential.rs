@@ -16,6 +16,7 @@ use crate::tls::TlsSettings;
 
 mod chains;
 mod exec;
+mod login;
 mod oauth2;
 mod values;
 
@@ -80,6 +81,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
             store: None,
             refresh: refresh?,
             revoke_on_shutdown: false,
+            login: None,
         });
     }
     let allow_plaintext = section.take("allow_plaintext").map_or(Some(false), |item| item.bool());
@@ -96,6 +98,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     };
     let custom = if provider == "custom" { section.take("dialect") } else { None };
     let dialect_file = custom.and_then(|item| item.path());
+    let login = login::read(&section, &speaks);
     let values = values(&speaks, &section, allow_plaintext?);
     section.finish();
     let values = values?;
@@ -107,6 +110,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
         _ => None,
     });
     let store = store?;
+    let login = Some(login?).filter(|_| login::is_possible(&speaks, &values));
     if !can_obtain(&speaks, &values, store.is_some()) {
         item.wrong(format!("has no way to obtain a token; write {}", wanted(&speaks, &values)));
         return None;
@@ -127,6 +131,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
         store,
         refresh: refresh?,
         revoke_on_shutdown: revoke_on_shutdown?,
+        login,
     })
 }
 

@@ -8,18 +8,21 @@ use super::answers::signs;
 use super::reader::{Item, Section};
 use super::server::number;
 use crate::source::assertion::Assertion;
+use crate::source::dialect::login::MADE;
 use crate::source::dialect::{Dialect, Exchange, Key, Kind, Matcher, Ok as OkRules};
 use crate::source::oauth2::standard_ok;
 use crate::source::template::Template;
 
 mod answer;
 mod assertion;
+mod login;
 mod request;
 mod sound;
 
 pub(super) use answer::expiry;
 use answer::{matchers, ok};
 use assertion::assertions;
+use login::login;
 use request::{basic, body, headers, method, pairs_of_text, template};
 
 /// The only version of the format.
@@ -47,8 +50,10 @@ pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
     let flow = root
         .require("flow", "flow = { obtain = [\"NAME\"] }")
         .and_then(|item| flow(&item, exchanges.as_deref()?));
-    if let (Some(exchanges), Some(flow)) = (&exchanges, &flow) {
-        sound::flow(&root, exchanges, flow);
+    let login =
+        root.take("login").map_or(Some(None), |item| login(&item, exchanges.as_deref()?).map(Some));
+    if let (Some(exchanges), Some(flow), Some(login)) = (&exchanges, &flow, &login) {
+        sound::flow(&root, exchanges, flow, login.as_ref());
     }
     root.finish();
     let Flow { obtain, renew, revoke } = flow?;
@@ -64,6 +69,7 @@ pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
         rotates: rotates?,
         assertions: assertions?,
         discovery: None,
+        login: login?,
         dpop: false,
     })
 }
@@ -195,7 +201,9 @@ fn check_placeholders(
     keys: &[Key],
     assertions: &[Assertion],
 ) -> Option<()> {
-    let made = |name: &str| name == "access_token" || assertions.iter().any(|a| a.name == name);
+    let made = |name: &str| {
+        name == "access_token" || MADE.contains(&name) || assertions.iter().any(|a| a.name == name)
+    };
     let named = exchange.when.iter().map(|(key, _)| key).chain(&exchange.needs);
     let placeholders = exchange.templates().flat_map(Template::keys);
     let mut all = placeholders.chain(named.map(String::as_str));
@@ -236,15 +244,7 @@ struct Flow {
 
 fn flow(item: &Item<'_>, exchanges: &[Exchange]) -> Option<Flow> {
     let section = item.section()?;
-    let named = |item: &Item<'_>| {
-        let name = item.text()?;
-        let found = exchanges.iter().find(|exchange| exchange.name == name).cloned();
-        if found.is_none() {
-            let names: Vec<String> = exchanges.iter().map(|e| e.name.clone()).collect();
-            item.not_among(&name, &names);
-        }
-        found
-    };
+    let named = |item: &Item<'_>| named(item, exchanges);
     let obtain = section
         .require("obtain", "obtain = [\"NAME\"]")
         .and_then(|item| item.items().iter().map(named).collect::<Option<Vec<_>>>());
@@ -252,6 +252,17 @@ fn flow(item: &Item<'_>, exchanges: &[Exchange]) -> Option<Flow> {
     let (renew, revoke) = (optional("renew"), optional("revoke"));
     section.finish();
     Some(Flow { obtain: obtain?, renew: renew?, revoke: revoke? })
+}
+
+/// The exchange that is named.
+fn named(item: &Item<'_>, exchanges: &[Exchange]) -> Option<Exchange> {
+    let name = item.text()?;
+    let found = exchanges.iter().find(|exchange| exchange.name == name).cloned();
+    if found.is_none() {
+        let names: Vec<String> = exchanges.iter().map(|e| e.name.clone()).collect();
+        item.not_among(&name, &names);
+    }
+    found
 }
 
 #[cfg(test)]

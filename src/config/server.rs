@@ -1,6 +1,7 @@
 //! `[server]`
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::{Item, Section};
@@ -27,6 +28,9 @@ pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
     let grace = number(&section, "shutdown_grace_seconds", 30, 0..=3600);
     let tls = optional(&section, "tls", tls::identity);
     let peer_uids = section.take("allow_peer_uids").map_or(Some(Vec::new()), |item| uids(&item));
+    let token_socket = optional(&section, "token_socket", token_socket);
+    let token_socket_uids =
+        section.take("token_socket_uids").map_or(Some(Vec::new()), |item| uids(&item));
     let limits = section.take("limits").map_or(Some(default().limits), |item| limits(&item));
     section.finish();
     let (listen, tls) = (listen?, tls?);
@@ -46,6 +50,8 @@ pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
         shutdown_grace: Duration::from_secs(grace?),
         tls,
         peer_uids: peer_uids?,
+        token_socket: token_socket?,
+        token_socket_uids: token_socket_uids?,
         limits: limits?,
     })
 }
@@ -60,6 +66,8 @@ fn default() -> ServerConfig {
         shutdown_grace: Duration::from_secs(30),
         tls: None,
         peer_uids: Vec::new(),
+        token_socket: None,
+        token_socket_uids: Vec::new(),
         limits: Limits {
             connections: 10_000,
             head_bytes: 64 << 10,
@@ -106,6 +114,16 @@ fn listener(item: &Item<'_>, allow_remote: bool) -> Option<Listen> {
         return None;
     }
     Some(listen(address))
+}
+
+/// Tokens are handed out on this machine only.
+fn token_socket(item: &Item<'_>) -> Option<PathBuf> {
+    let text = item.text()?;
+    let path = text.strip_prefix("unix:").filter(|path| path.starts_with('/'));
+    if path.is_none() {
+        item.wrong("is no unix socket; write \"unix:/run/bearerd/token.sock\"");
+    }
+    path.map(PathBuf::from)
 }
 
 fn socket(item: &Item<'_>, text: &str) -> Option<SocketAddr> {

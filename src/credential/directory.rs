@@ -4,12 +4,28 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use thiserror::Error;
 use tokio::time::Instant;
 
 use super::{Credential, Held, Scheme};
 use crate::clock::Moment;
 use crate::secret::Secret;
+
+/// Why a token is not handed out.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum NotLent {
+    /// Nothing of that name is configured.
+    #[error("no credential of that name")]
+    Unknown,
+    /// It is of no use without the key (RFC 9449).
+    #[error("the token is bound to a key that bearerd keeps: send requests through bearerd")]
+    Bound,
+    /// There is none, and none has come in time.
+    #[error("no usable token; the log and /status of bearerd say why")]
+    Unavailable(Duration),
+}
 
 /// The credentials that may be asked; clones are the same one.
 #[derive(Clone, Default)]
@@ -36,6 +52,25 @@ impl Directory {
         }
         let held = credential.newer_than(0, deadline, &Scheme::Bare).await.ok()?;
         secret(&held)
+    }
+
+    /// The same for another program, which is told why if there is none.
+    ///
+    /// # Errors
+    /// [`NotLent`]
+    pub async fn lend(&self, name: &str, deadline: Instant) -> Result<Secret, NotLent> {
+        let credential = self.find(name).ok_or(NotLent::Unknown)?;
+        let held = match credential.bearer(Moment::now(), &Scheme::Bare) {
+            Some(held) => held,
+            None => credential
+                .newer_than(0, deadline, &Scheme::Bare)
+                .await
+                .map_err(|none| NotLent::Unavailable(none.retry_after))?,
+        };
+        if held.bound.is_some() {
+            return Err(NotLent::Bound);
+        }
+        secret(&held).ok_or(NotLent::Unavailable(Duration::from_secs(1)))
     }
 
     fn find(&self, name: &str) -> Option<Credential> {

@@ -82,8 +82,8 @@ impl<S: TokenSource> Refresher<S> {
         }
         if let Some(rest) = memory.rest(past.activity, now) {
             let detail = Some("waiting on, since before the reload".to_owned());
-            let (outcome, needs_operator) = ("transient", false);
-            self.publisher.settle(LastOutcome { at: now, outcome, detail, needs_operator }, rest);
+            let last = LastOutcome { detail, ..LastOutcome::of("transient", now) };
+            self.publisher.settle(last, rest);
             memory.activity = rest;
         }
         memory

@@ -35,6 +35,10 @@ pub(super) struct Memory {
     /// Answers to it were lost.
     pub(super) doubt: Option<Doubt>,
     pub(super) sync_at: Moment,
+    /// When it was looked last whether a person has signed in.
+    pub(super) login_looked_at: Option<Moment>,
+    /// What was told last about a login that cannot be taken up.
+    pub(super) login_trouble: Option<String>,
 }
 
 /// A refresh token that may be spent.
@@ -64,6 +68,8 @@ impl Memory {
             sent: None,
             doubt: None,
             sync_at: now,
+            login_looked_at: None,
+            login_trouble: None,
         }
     }
 

@@ -34,14 +34,37 @@ pub enum OnceError {
     Fetch(#[from] FetchError),
 }
 
+impl OnceError {
+    /// True if only a person can mend it.
+    #[must_use]
+    pub fn needs_operator(&self) -> bool {
+        match self {
+            Self::Fetch(error) => error.needs_operator(),
+            Self::NowhereToKeep | Self::Lost(_) | Self::Store(_) => false,
+        }
+    }
+}
+
 impl<S: TokenSource> Refresher<S> {
     /// Makes one attempt and publishes the token that it brought. A refresh token whose successor could not be
     /// kept is not sent.
     ///
     /// # Errors
     /// [`OnceError`]
-    pub async fn once(mut self) -> Result<AccessToken, OnceError> {
-        let result = self.attempt_once().await;
+    pub async fn once(self) -> Result<AccessToken, OnceError> {
+        self.published(false).await
+    }
+
+    /// The stored token if it is still usable, else the one that an attempt brings; published too.
+    ///
+    /// # Errors
+    /// [`OnceError`]
+    pub async fn stored_or_once(self) -> Result<AccessToken, OnceError> {
+        self.published(true).await
+    }
+
+    async fn published(mut self, stored: bool) -> Result<AccessToken, OnceError> {
+        let result = self.attempt_once(stored).await;
         let now = Moment::now();
         let (outcome, activity) = match &result {
             Ok(token) => {
@@ -51,15 +74,20 @@ impl<S: TokenSource> Refresher<S> {
             // Nobody is to wait for another attempt.
             Err(_) => ("terminal", Activity::Refused(now)),
         };
-        let last = LastOutcome { at: now, outcome, detail: None, needs_operator: false };
-        self.publisher.settle(last, activity);
+        self.publisher.settle(LastOutcome::of(outcome, now), activity);
         result
     }
 
-    async fn attempt_once(&mut self) -> Result<AccessToken, OnceError> {
+    async fn attempt_once(&mut self, stored: bool) -> Result<AccessToken, OnceError> {
         self.rotation.open().map_err(OnceError::Store)?;
-        let mut refresh_token = self.rotation.current().map_err(FetchError::from)?;
+        let login = self.rotation.take_up_login();
+        login.and_then(|_| self.rotation.sync()).map_err(OnceError::Store)?;
         let traits = self.source.traits();
+        let held = self.rotation.restored(Moment::now()).filter(|_| stored && !traits.bound);
+        if let Some(held) = held {
+            return Ok(held);
+        }
+        let mut refresh_token = self.rotation.current().map_err(FetchError::from)?;
         let spared =
             traits.rotation_expected && refresh_token.is_some() && !self.rotation.is_stored();
         if spared && !traits.fallback {

@@ -35,7 +35,7 @@ impl<S: TokenSource> Refresher<S> {
             // What is damaged or exposed nobody else may mend.
             let needs_operator = matches!(error, StoreError::Unreadable { .. });
             self.metrics.needs_operator(needs_operator);
-            let last = LastOutcome { at: now, outcome: "transient", detail, needs_operator };
+            let last = LastOutcome { detail, needs_operator, ..LastOutcome::of("transient", now) };
             self.publisher.settle(last, Activity::BackingOff(next));
             tokio::select! {
                 () = sleep_until(next.mono) => {}

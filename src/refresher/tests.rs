@@ -186,6 +186,7 @@ fn build(setting: Setting) -> (Refresher<Scripted>, Arc<Mutex<Script>>, Credenti
             idle_after: setting.idle_after,
         },
         revoke_on_shutdown: setting.revoke_on_shutdown,
+        remedy: None,
         metrics: Metrics::new().unwrap().credential("c"),
         entropy: || 0.5,
     };

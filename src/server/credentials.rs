@@ -1,7 +1,7 @@
 //! Starts, keeps and stops the refreshers that a configuration asks for.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +22,15 @@ use crate::source::endpoint::Endpoint;
 use crate::source::exec::ExecSource;
 use crate::source::file::FileSource;
 use crate::source::speaker::DialectSource;
-use crate::store::{Rotation, Store, file::FileStore};
+use crate::store::file::{FileStore, left_beside};
+use crate::store::{Rotation, Store};
 
 /// How long a credential that a reload replaces may take to finish its refresh.
 const REPLACE_GRACE: Duration = Duration::from_secs(10);
 
 /// Builds the source that `config` describes; it may ask for tokens of `subjects`.
 #[must_use]
-fn source(config: &CredentialConfig, subjects: &Directory) -> Source {
+pub fn source(config: &CredentialConfig, subjects: &Directory) -> Source {
     let default_lifetime = config.refresh.default_lifetime;
     match &config.source {
         SourceConfig::File(path) => Source::File(FileSource::new(path.clone(), default_lifetime)),
@@ -47,23 +48,54 @@ fn source(config: &CredentialConfig, subjects: &Directory) -> Source {
     }
 }
 
-/// Builds the refresher of `config`, with the readers' end of what it will publish.
+/// The refresh token of `config` and its way to the store.
+#[must_use]
+pub fn rotation(config: &CredentialConfig) -> Rotation {
+    let store = config.store.clone().map(|path| Store::File(FileStore::new(path)));
+    Rotation::new(config.refresh_token.clone(), store).of(identity(&config.source))
+}
+
+/// The command by which a person signs in for `config`, which stands in `file`.
+#[must_use]
+pub fn remedy(config: &CredentialConfig, file: &Path) -> Option<String> {
+    let possible = config.login.is_some() && config.store.is_some();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
+    let mut file = file.display().to_string();
+    if !file.chars().all(plain) {
+        file = format!("'{}'", file.replace('\'', "'\\''"));
+    }
+    possible.then(|| format!("bearerd login --config {file} {}", config.name))
+}
+
+/// Where a login leaves what it brings for a credential that runs.
+fn login_file(config: &CredentialConfig) -> Option<PathBuf> {
+    config.login.as_ref().and(config.store.as_deref()).map(left_beside)
+}
+
+/// Where logins leave what they bring.
+pub(super) fn login_files(config: &Config) -> impl Iterator<Item = PathBuf> {
+    config.credentials.iter().filter_map(login_file)
+}
+
+/// Builds the refresher of `config`, which stands in `file`, with the readers' end of what it will
+/// publish.
 #[must_use]
 pub fn refresher(
     config: &CredentialConfig,
+    file: &Path,
     metrics: &Metrics,
     subjects: &Directory,
 ) -> (Refresher<Source>, Credential) {
     let (publisher, credential) = publish(&config.name);
-    let store = config.store.clone().map(|path| Store::File(FileStore::new(path)));
     let refresher = Refresher {
         name: config.name.clone(),
         source: source(config, subjects),
-        rotation: Rotation::new(config.refresh_token.clone(), store).of(identity(&config.source)),
+        rotation: rotation(config),
         past: Past::default(),
         publisher,
         policy: config.refresh,
         revoke_on_shutdown: config.revoke_on_shutdown,
+        remedy: remedy(config, file),
         metrics: metrics.credential(&config.name),
         entropy: fastrand::f64,
     };
@@ -114,6 +146,8 @@ impl Running {
 
 /// Every refresher of the process.
 pub(super) struct Refreshers {
+    /// The configuration file.
+    file: PathBuf,
     metrics: Arc<Metrics>,
     /// All of them, for those that are chained to another one.
     subjects: Directory,
@@ -127,9 +161,14 @@ pub(super) struct Refreshers {
 impl Refreshers {
     /// None yet.
     #[must_use]
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(file: PathBuf, metrics: Arc<Metrics>) -> Self {
         let (running, leaving, pending) = (Vec::new(), Vec::new(), Vec::new());
-        Self { metrics, subjects: Directory::default(), running, leaving, pending }
+        Self { file, metrics, subjects: Directory::default(), running, leaving, pending }
+    }
+
+    /// All credentials by name, also after reloads.
+    pub(super) fn directory(&self) -> Directory {
+        self.subjects.clone()
     }
 
     /// Prepares what `config` asks for; [`Refreshers::spawn`] sets it going. A credential whose
@@ -163,7 +202,8 @@ impl Refreshers {
     }
 
     fn prepare(&mut self, config: &CredentialConfig, replaced: Option<Running>) -> Running {
-        let (mut refresher, credential) = refresher(config, &self.metrics, &self.subjects);
+        let (mut refresher, credential) =
+            refresher(config, &self.file, &self.metrics, &self.subjects);
         let (stop, stopped) = watch::channel(None);
         let (end, ended) = oneshot::channel();
         let config = config.clone();
@@ -191,7 +231,8 @@ impl Refreshers {
     /// Tells the credentials that read one of `paths` to look at it.
     pub(super) fn look_again(&self, paths: &[PathBuf]) {
         for running in &self.running {
-            if running.config.files().iter().any(|file| paths.contains(file)) {
+            let login = login_file(&running.config);
+            if running.config.files().iter().chain(&login).any(|file| paths.contains(file)) {
                 running.credential.look_again();
             }
         }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::ServerError;
-use super::credentials::Refreshers;
+use super::credentials::{Refreshers, login_files};
 use super::files::Files;
 use super::wiring::Wiring;
 use crate::admin::Snapshot;
@@ -95,6 +95,8 @@ impl Reload {
                 now.peer_uids.is_empty() == new.peer_uids.is_empty(),
                 "whether there is a server.allow_peer_uids",
             ),
+            (now.token_socket == new.token_socket, "server.token_socket"),
+            (now.token_socket_uids == new.token_socket_uids, "server.token_socket_uids"),
             (now.threads == new.threads, "server.threads"),
             (now.shutdown_grace == new.shutdown_grace, "server.shutdown_grace_seconds"),
         ] {
@@ -120,6 +122,7 @@ impl Reload {
     fn watched(&self) -> Vec<PathBuf> {
         let mut files = self.config.files();
         files.push(self.path.clone());
+        files.extend(login_files(&self.config));
         files
     }
 

@@ -14,6 +14,8 @@ use super::{Class, Reason, expiry};
 use crate::credential::sign::Sign;
 pub use crate::credential::sign::Test;
 
+pub mod login;
+
 /// A dialect: the keys that a credential may say, and the exchanges that use them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialect {
@@ -39,6 +41,8 @@ pub struct Dialect {
     pub assertions: Vec<Assertion>,
     /// How the endpoints are found that no key names.
     pub discovery: Option<Discovery>,
+    /// How a person signs in for the first refresh token, where that is known.
+    pub login: Option<login::Login>,
     /// Tokens are asked for that are bound to a key (RFC 9449), `dpop_key` or one made at the start.
     pub dpop: bool,
 }

@@ -18,15 +18,32 @@ pub struct Discovery {
     pub mutual_tls: bool,
 }
 
-/// What was found, by the keys that would have named it.
-pub struct Endpoints(Vec<(&'static str, String)>);
+/// What was found.
+pub struct Endpoints {
+    /// By the keys that would have named them.
+    named: Vec<(&'static str, String)>,
+    /// The issuer, as both the configuration and the metadata have it.
+    pub issuer: String,
+    /// Answers to authorization requests say who gives them (RFC 9207 §3).
+    pub iss_promised: bool,
+    /// PKCE is known with S256, or it is not said how (RFC 8414 §2).
+    pub s256: bool,
+}
 
 impl Endpoints {
     /// Key and URL.
     pub fn named(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, url)| (*key, url.as_str()))
+        self.named.iter().map(|(key, url)| (*key, url.as_str()))
     }
 }
+
+/// The endpoint without which there is no token, and the others, by the keys that would name them.
+const TOKEN: (&str, &str) = ("token_url", "token_endpoint");
+const OTHERS: [(&str, &str); 3] = [
+    ("revocation_url", "revocation_endpoint"),
+    ("authorization_url", "authorization_endpoint"),
+    ("device_authorization_url", "device_authorization_endpoint"),
+];
 
 impl Discovery {
     /// Asks `issuer` for its metadata, at the place of RFC 8414 first and then at OpenID Connect's.
@@ -82,19 +99,26 @@ impl Discovery {
             let alias = document.text(&format!("/mtls_endpoint_aliases/{name}"));
             alias.filter(|_| self.mutual_tls).or_else(|| document.text(&format!("/{name}")))
         };
-        let mut found = Vec::new();
-        for (key, name) in
-            [("token_url", "token_endpoint"), ("revocation_url", "revocation_endpoint")]
-        {
-            if let Some(url) = endpoint(name) {
-                found.push((key, acceptable(url, issuer)?.to_owned()));
-            }
-        }
-        if !found.iter().any(|(key, _)| *key == "token_url") {
+        let Some(token_url) = endpoint(TOKEN.1) else {
             let hint = "the issuer's metadata names no token_endpoint; write token_url".to_owned();
             return Err(unfit(Reason::Unusable, hint));
+        };
+        let mut named = vec![(TOKEN.0, acceptable(token_url, issuer)?.to_owned())];
+        for (key, name) in OTHERS {
+            // One that nothing may be sent to is as good as none.
+            if let Some(Ok(url)) = endpoint(name).map(|url| acceptable(url, issuer)) {
+                named.push((key, url.to_owned()));
+            }
         }
-        Ok(Endpoints(found))
+        let methods = document.at("/code_challenge_methods_supported");
+        let methods = methods.and_then(serde_json::Value::as_array);
+        Ok(Endpoints {
+            named,
+            issuer: issuer.to_owned(),
+            iss_promised: document.at("/authorization_response_iss_parameter_supported")
+                == Some(&true.into()),
+            s256: methods.is_none_or(|methods| methods.contains(&"S256".into())),
+        })
     }
 }
 

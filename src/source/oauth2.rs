@@ -7,6 +7,7 @@ use super::discovery::Discovery;
 use super::signing::ALGORITHMS;
 use super::template::Template;
 
+mod login;
 mod request;
 
 pub use request::standard_ok;
@@ -99,6 +100,10 @@ pub struct Choices {
     pub token_types: Vec<String>,
     /// Tokens are to be bound to a key (RFC 9449).
     pub dpop: bool,
+    /// A person may sign in at `authorization_url`, or where the metadata says.
+    pub authorization: bool,
+    /// A person may sign in by `device_authorization_url`, or where the metadata says.
+    pub device: bool,
 }
 
 impl Choices {
@@ -115,6 +120,8 @@ impl Choices {
             headers: Vec::new(),
             token_types: vec!["Bearer".to_owned()],
             dpop: false,
+            authorization: false,
+            device: false,
         }
     }
 }
@@ -134,6 +141,7 @@ pub fn dialect(choices: &Choices) -> Dialect {
         rotation_grace: None,
         rotates: true,
         assertions: request::assertions(choices),
+        login: login::login(choices),
         dpop: choices.dpop,
         discovery: choices.discovered.then_some(Discovery { mutual_tls }),
     }
@@ -186,9 +194,11 @@ fn keys(choices: &Choices) -> Vec<Key> {
     keys.extend_from_slice(authentication);
     let grant: &[Key] = match choices.grant {
         Grant::ClientCredentials => &[],
-        Grant::RefreshToken => {
-            &[Key { rotating: true, ..key("refresh_token", Kind::Secret, false) }]
-        }
+        Grant::RefreshToken => &[
+            Key { rotating: true, ..key("refresh_token", Kind::Secret, false) },
+            key("authorization_url", Kind::Url, false),
+            key("device_authorization_url", Kind::Url, false),
+        ],
         Grant::Password => {
             &[key("username", Kind::Text, true), key("password", Kind::Secret, true)]
         }

@@ -13,11 +13,13 @@ use super::discovery::Endpoints;
 use super::endpoint::Endpoint;
 use super::template::{Rendered, Value, Values};
 use super::{Attempt, Class, FetchError, Fetched, Reason, TokenSource, Traits, exchange, proof};
+use crate::clock::Moment;
 use crate::credential::directory::Directory;
 use crate::dpop::Prover;
 use crate::secret::{Fingerprint, Secret, SecretRef, read_bytes};
 use crate::token::AccessToken;
 
+pub mod login;
 mod renewal;
 
 use renewal::Renewal;
@@ -106,10 +108,8 @@ impl DialectSource {
         rendered: &mut Rendered,
         attempt: Attempt<'_>,
     ) -> Result<Fetched, Refusal> {
-        let (ok, errors, lifetime) = (&exchange.ok, &exchange.errors, self.default_lifetime);
-        let result = match self.ask(exchange, rendered, attempt).await {
-            Ok(answer) => answer::read(&answer, ok, errors, attempt.now, lifetime)
-                .map(|fetched| proof::bind(fetched, &answer, self.prover.as_ref())),
+        let result = match self.ask(exchange, rendered, attempt, &self.params).await {
+            Ok(answer) => self.read(exchange, &answer, attempt.now),
             Err(error) => Err(error.into()),
         };
         result.map_err(|mut refusal| {
@@ -119,6 +119,12 @@ impl DialectSource {
         })
     }
 
+    fn read(&self, exchange: &Exchange, answer: &Answer, now: Moment) -> Result<Fetched, Refusal> {
+        let fetched =
+            answer::read(answer, &exchange.ok, &exchange.errors, now, self.default_lifetime)?;
+        Ok(proof::bind(fetched, answer, self.prover.as_ref()))
+    }
+
     /// Sends one request; a second one where the server wants its nonce in the proof, which is no
     /// failure (RFC 9449 §8).
     async fn ask(
@@ -126,11 +132,12 @@ impl DialectSource {
         exchange: &Exchange,
         rendered: &mut Rendered,
         attempt: Attempt<'_>,
+        params: &[(String, String)],
     ) -> Result<Answer, FetchError> {
         let mut again = self.prover.is_some();
         loop {
             self.add_assertions(exchange, rendered, attempt)?;
-            let mut request = exchange::render(exchange, &self.dialect, rendered, &self.params)?;
+            let mut request = exchange::render(exchange, &self.dialect, rendered, params)?;
             let Some(prover) = &self.prover else {
                 return self.endpoint.send(request).await;
             };
@@ -151,7 +158,10 @@ impl DialectSource {
             rendered.set(&key.name, secret.expose());
         }
         for (name, url) in self.endpoints.iter().flat_map(Endpoints::named) {
-            rendered.set(name, url);
+            // What is configured was meant.
+            if rendered.get(name).is_none() {
+                rendered.set(name, url);
+            }
         }
         Ok(rendered)
     }
@@ -295,8 +305,7 @@ impl TokenSource for DialectSource {
             return Err(error);
         }
         rendered.set("access_token", token.value().expose());
-        let now = crate::clock::Moment::now();
-        self.add_assertions(exchange, &mut rendered, Attempt::at(now))?;
+        self.add_assertions(exchange, &mut rendered, Attempt::at(Moment::now()))?;
         let request = exchange::render(exchange, &self.dialect, &rendered, &[])?;
         let answer = self.endpoint.send(request).await?;
         answer::read_revocation(&answer, &exchange.ok)

@@ -17,6 +17,10 @@ use zeroize::Zeroizing;
 use super::{Record, StoreError};
 use crate::secret::Fingerprint;
 
+mod login;
+
+pub use login::left_beside;
+
 /// The version that is written, and the only one that is read.
 const FORMAT: u32 = 1;
 /// What a write that was cut off leaves.

@@ -150,15 +150,8 @@ impl Rotation {
         if !rotated && (self.store.is_none() || (refresh_token.is_none() && !given_up_before)) {
             return Ok(());
         }
-        let token = &fetched.token;
-        self.record = Some(Record {
-            refresh_token: refresh_token.map(|secret| Zeroizing::new(secret.expose().to_owned())),
-            bootstrap_sha256: self.began_with(sent),
-            access_token: Some(Zeroizing::new(token.value().expose().to_owned())),
-            obtained_at: crate::clock::epoch_seconds(token.obtained_at().wall),
-            expires_at: crate::clock::epoch_seconds(token.expires_at().wall),
-            identity: self.identity.clone(),
-        });
+        self.record =
+            Some(self.record_of(refresh_token, self.began_with(sent), Some(&fetched.token)));
         self.unsynced = self.store.is_some();
         self.sync()
     }
@@ -169,16 +162,71 @@ impl Rotation {
     /// # Errors
     /// As [`Self::take`].
     pub fn replace(&mut self, sent: Option<&Secret>, newest: &Secret) -> Result<(), StoreError> {
-        self.record = Some(Record {
-            refresh_token: Some(Zeroizing::new(newest.expose().to_owned())),
-            bootstrap_sha256: self.began_with(sent),
-            access_token: None,
-            obtained_at: 0,
-            expires_at: 0,
-            identity: self.identity.clone(),
-        });
+        self.record = Some(self.record_of(Some(newest), self.began_with(sent), None));
         self.unsynced = self.store.is_some();
         self.sync()
+    }
+
+    /// Whether a person's login could be left in the store, as far as can be told beforehand.
+    ///
+    /// # Errors
+    /// [`StoreError`]: why not.
+    pub fn can_leave(&self) -> Result<(), StoreError> {
+        self.store.as_ref().map_or(Ok(()), Store::can_leave)
+    }
+
+    /// Leaves what a person's login brought for whoever owns the store.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was left.
+    pub fn leave(&self, fetched: &Fetched) -> Result<(), StoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        // The login is what is newest: the configured refresh token counts again once it is another.
+        let began_with = self.bootstrap_fingerprint();
+        let refresh_token = fetched.refresh_token.as_ref();
+        store.leave(&self.record_of(refresh_token, began_with, Some(&fetched.token)))
+    }
+
+    /// True while what a login left has not been taken up.
+    #[must_use]
+    pub fn login_waits(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| !matches!(store.left(), Ok(None)))
+    }
+
+    /// Goes on with what a login left, if one did; true then. What is not yet in the store is given
+    /// up for it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it cannot be taken up now, and nothing has changed.
+    pub fn take_up_login(&mut self) -> Result<bool, StoreError> {
+        let Some(store) = &mut self.store else { return Ok(false) };
+        let Some(left) = store.left()? else { return Ok(false) };
+        let own = self.identity.as_ref().map(|identity| &identity.account);
+        if left.identity.as_ref().map(|identity| &identity.account) != own {
+            return Err(StoreError::AnothersLogin);
+        }
+        self.record = store.take_up()?;
+        // In place, but not durably so.
+        self.unsynced = true;
+        Ok(true)
+    }
+
+    fn record_of(
+        &self,
+        refresh_token: Option<&Secret>,
+        bootstrap_sha256: Option<String>,
+        token: Option<&AccessToken>,
+    ) -> Record {
+        let kept = |secret: &Secret| Zeroizing::new(secret.expose().to_owned());
+        let seconds = |moment: Moment| crate::clock::epoch_seconds(moment.wall);
+        Record {
+            refresh_token: refresh_token.map(kept),
+            bootstrap_sha256,
+            access_token: token.map(|token| kept(token.value())),
+            obtained_at: token.map_or(0, |token| seconds(token.obtained_at())),
+            expires_at: token.map_or(0, |token| seconds(token.expires_at())),
+            identity: self.identity.clone(),
+        }
     }
 
     /// Leaves the access token out of the record from now on: it was revoked.

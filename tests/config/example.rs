@@ -25,6 +25,7 @@ fn the_example_is_valid_with_every_key() {
 fn the_defaults_in_the_example_are_the_defaults() {
     let (least, mut all) = (load(EXAMPLE), load(&with_every_key()));
     assert!(all.server.tls.take().is_some(), "an example: it has no default");
+    assert!(all.server.token_socket.take().is_some(), "the same");
     assert_eq!(least.server, all.server);
     assert_eq!(least.routes[0], all.routes[0]);
     assert_eq!(least.credentials[0].refresh, all.credentials[0].refresh);

@@ -8,6 +8,7 @@
 mod answers;
 mod disk;
 mod kills;
+mod logins;
 mod others;
 
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@
 mod certificates;
 mod clients;
 mod dpop;
+mod login;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

@@ -15,7 +15,7 @@ mod veeam_ways;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use emulator::{Api, Front, Recorded, Step, Tls, Tokens};
+use emulator::{Api, Front, Recorded, Step, Tencent, Tls, Tokens};
 use serde_json::Value;
 
 use crate::support::{DEADLINE, Daemon, Home, eventually, read};
@@ -106,6 +106,18 @@ impl Rig {
         assert_eq!(provider.violations(), Vec::<String>::new());
         assert_eq!(self.api.violations(), Vec::<String>::new());
     }
+}
+
+/// A tenant of Tencent's that knows one application, for other tests.
+pub fn tenant(rig: &Rig) -> Tencent {
+    tencent::tenant(rig)
+}
+
+/// What a user writes for it before anybody has signed in.
+pub fn written_for(rig: &Rig, idp: &Tencent) -> String {
+    let written = tencent::written(rig, idp, "unused");
+    let lines = written.lines().filter(|line| !line.starts_with("refresh_token"));
+    lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// The credential's part of `/status`.

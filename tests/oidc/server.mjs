@@ -6,7 +6,8 @@
 // speaks TLS as `server.pem` and `server.key` in that directory say, asks for client certificates,
 // and knows a client `mtls` whose certificate is the `client.pem` there. With --nonce it wants a nonce
 // of its own in every proof of possession (RFC 9449). With --bound the tokens of `orders` are bound to
-// the certificate that they are asked for with (RFC 8705). Its userinfo endpoint is an API to try.
+// the certificate that they are asked for with (RFC 8705). Its userinfo endpoint is an API to try. A
+// person signs in on the pages that the library has for development: any name, any password.
 //
 // Prints one line of JSON on stdout once it listens: addresses, clients and the first refresh token
 // of `orders`. Everything else goes to stderr. It ends on SIGTERM, and when its stdin closes, so
@@ -26,6 +27,7 @@ import { MapAdapter } from './adapter.mjs';
 const ACCOUNT = 'alice';
 const SCOPE = 'openid offline_access orders.read';
 const ROUTES = { token: '/token', introspection: '/token/introspection' };
+const DEVICE_GRANT = 'urn:ietf:params:oauth:grant-type:device_code';
 const FORTNIGHT = 14 * 24 * 60 * 60;
 
 // The id and the secret of `nasty` work by basic only when both are form-encoded first
@@ -37,7 +39,16 @@ const CLIENTS = {
     application_type: 'native', // any port of a loopback redirect (RFC 8252 section 7.3)
     redirect_uris: ['http://127.0.0.1/callback'],
     response_types: ['code'],
-    grant_types: ['authorization_code', 'refresh_token'],
+    grant_types: ['authorization_code', 'refresh_token', DEVICE_GRANT],
+  },
+  // A public client, as a program on a person's machine is (RFC 8252 section 8.4).
+  app: {
+    client_id: 'app',
+    token_endpoint_auth_method: 'none',
+    application_type: 'native',
+    redirect_uris: ['http://127.0.0.1/callback', 'http://[::1]/callback', 'http://localhost/back'],
+    response_types: ['code'],
+    grant_types: ['authorization_code', 'refresh_token', DEVICE_GRANT],
   },
   plain: machine('plain', 'plain-secret'),
   nasty: machine('nasty:/+%&= id', 's:e/c+r%e&t= 100%25+1'),
@@ -45,6 +56,13 @@ const CLIENTS = {
     ...machine('secret-jwt', 'a client secret that is long enough for HS256'),
     token_endpoint_auth_method: 'client_secret_jwt',
   },
+};
+// What a client needs where a person signs in.
+const SIGN_IN = {
+  application_type: 'native',
+  redirect_uris: ['http://127.0.0.1/callback'],
+  response_types: ['code'],
+  grant_types: ['client_credentials', 'authorization_code', 'refresh_token', DEVICE_GRANT],
 };
 // Clients that sign with a key of their own, by algorithm.
 const SIGNING = ['RS256', 'PS256', 'ES256', 'EdDSA'];
@@ -68,6 +86,7 @@ async function signingClients() {
     clients[alg.toLowerCase()] = {
       registered: {
         ...machine(`client-${alg}`),
+        ...SIGN_IN,
         token_endpoint_auth_method: 'private_key_jwt',
         token_endpoint_auth_signing_alg: alg,
         jwks: { keys: [{ ...(await exportJWK(publicKey)), alg, kid, use: 'sig' }] },
@@ -122,6 +141,7 @@ async function authorizationServer(issuer, { life, nonce }, clients, tlsPort) {
       'client_secret_jwt',
       'private_key_jwt',
       'self_signed_tls_client_auth',
+      'none',
     ],
     cookies: { keys: ['only for tests'] },
     discovery: tlsPort
@@ -129,6 +149,7 @@ async function authorizationServer(issuer, { life, nonce }, clients, tlsPort) {
       : {},
     features: {
       clientCredentials: { enabled: true },
+      deviceFlow: { enabled: true },
       mTLS: {
         enabled: true,
         selfSignedTlsClientAuth: true,

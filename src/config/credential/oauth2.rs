@@ -81,6 +81,8 @@ pub(super) fn read(
             entries.into_iter().map(|(name, item)| Some((name, item.text()?))).collect()
         })?;
     }
+    choices.authorization = section.has("authorization_url");
+    choices.device = section.has("device_authorization_url");
     choices.headers = headers?;
     choices.dpop = dpop?;
     // RFC 9449 §5: a public client's refresh token is bound as well.

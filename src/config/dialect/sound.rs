@@ -2,6 +2,7 @@
 
 use super::{Flow, key_of};
 use crate::config::reader::{Item, Section};
+use crate::source::dialect::login::{Login, MADE};
 use crate::source::dialect::{Exchange, Key, Kind};
 use crate::source::template::Template;
 
@@ -84,17 +85,21 @@ fn url(item: &Item<'_>, url: &Template, keys: &[Key]) {
 }
 
 /// Exchanges that nobody sends, and tokens that are not there yet.
-pub(super) fn flow(root: &Section<'_>, exchanges: &[Exchange], flow: &Flow) {
+pub(super) fn flow(root: &Section<'_>, exchanges: &[Exchange], flow: &Flow, login: Option<&Login>) {
     let Some(section) = root.take("exchange").and_then(|item| item.section()) else { return };
-    let sent = || flow.obtain.iter().chain(&flow.renew).chain(&flow.revoke);
+    let sent = || {
+        let login = login.into_iter().flat_map(Login::exchanges);
+        flow.obtain.iter().chain(&flow.renew).chain(&flow.revoke).chain(login)
+    };
     for exchange in exchanges {
         let Some(item) = section.take(&exchange.name) else { continue };
+        let obtains = flow.obtain.iter().any(|one| one.name == exchange.name);
         if !sent().any(|one| one.name == exchange.name) {
             item.wrong("is not in the flow; write it into flow.obtain, or leave it out");
-        } else if flow.obtain.iter().any(|one| one.name == exchange.name)
-            && exchange.mentions("access_token")
-        {
+        } else if obtains && exchange.mentions("access_token") {
             item.wrong("obtains a token and uses {access_token}, which is there only after that");
+        } else if let Some(made) = MADE.iter().find(|made| obtains && exchange.mentions(made)) {
+            item.wrong(format!("uses {{{made}}}, which only a [login] has; leave it out of flow"));
         }
     }
     if let Some(item) = root.take("flow").filter(|_| flow.obtain.is_empty()) {

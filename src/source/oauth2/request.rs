@@ -53,9 +53,6 @@ fn way(choices: &Choices, needs: &[&str], own: Vec<(String, Template)>) -> Excha
     let mut form: Vec<_> = std::iter::once(grant_type).chain(own).chain([scope]).collect();
     let basic = authenticate(choices, &mut form);
     let spends = choices.grant == Grant::RefreshToken;
-    // RFC 9449 §5: a server that does not know better may still answer with a Bearer token.
-    let dpop = choices.dpop.then(|| "DPoP".to_owned());
-    let accept = choices.token_types.iter().cloned().chain(dpop).collect();
     Exchange {
         name: choices.grant.as_str().to_owned(),
         method: Method::POST,
@@ -69,11 +66,18 @@ fn way(choices: &Choices, needs: &[&str], own: Vec<(String, Template)>) -> Excha
         // RFC 6749 §4.4.3: with other grants than its own a refresh token is not looked for.
         ok: Ok {
             refresh_token: spends.then(|| "/refresh_token".to_owned()),
-            token_type: TokenType { at: "/token_type".to_owned(), accept },
+            token_type: token_type(choices),
             ..standard_ok()
         },
         errors: if spends { dead_refresh_token().to_vec() } else { Vec::new() },
     }
+}
+
+pub(super) fn token_type(choices: &Choices) -> TokenType {
+    // RFC 9449 §5: a server that does not know better may still answer with a Bearer token.
+    let dpop = choices.dpop.then(|| "DPoP".to_owned());
+    let accept = choices.token_types.iter().cloned().chain(dpop).collect();
+    TokenType { at: "/token_type".to_owned(), accept }
 }
 
 /// RFC 7009 §2.1, authenticated like a token request.
@@ -99,14 +103,14 @@ pub(super) fn revocation(choices: &Choices) -> Exchange {
     }
 }
 
-fn headers(choices: &Choices) -> Vec<(HeaderName, Template)> {
+pub(super) fn headers(choices: &Choices) -> Vec<(HeaderName, Template)> {
     let accept = (ACCEPT, Template::literal("application/json"));
     std::iter::once(accept).chain(choices.headers.clone()).collect()
 }
 
 /// Adds what says who asks to `form`, or gives user and password of the Basic scheme: one way only
 /// (RFC 6749 §2.3).
-fn authenticate(choices: &Choices, form: &mut Vec<(String, Template)>) -> Option<Basic> {
+pub(super) fn authenticate(choices: &Choices, form: &mut Vec<(String, Template)>) -> Option<Basic> {
     use ClientAuthentication as Auth;
     let mut field = |name: &str, value| form.push((name.to_owned(), value));
     let encoded = choices.authentication == Auth::Basic;

@@ -1,9 +1,11 @@
 //! A provider that follows RFC 6749 to the letter: client_credentials, refresh_token and password
-//! grants, and every quirk of §4 that is a matter of its answers.
+//! grants, a person's sign-in by authorization code or device, and every quirk of §4 that is a matter
+//! of its answers.
 
 mod client;
 mod family;
 mod grant;
+mod person;
 mod settings;
 
 use std::ops::Deref;
@@ -14,6 +16,7 @@ use serde_json::Value;
 
 pub use client::Authentication;
 pub(crate) use client::basic;
+pub use person::Decision;
 pub use settings::{ExpiresIn, Reuse, Rotation};
 
 use crate::front::{Desk, Front, Provider};
@@ -28,6 +31,13 @@ use settings::Settings;
 pub const TOKEN_PATH: &str = "/token";
 /// Where tokens are revoked (RFC 7009).
 pub const REVOKE_PATH: &str = "/revoke";
+
+/// Where a person's browser goes (RFC 6749 §3.1).
+pub const AUTHORIZE_PATH: &str = "/authorize";
+/// Where a device asks for its codes (RFC 8628 §3.1).
+pub const DEVICE_PATH: &str = "/device_authorization";
+/// Where the metadata is (RFC 8414 §3).
+pub const METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
 
 /// The generic provider. Failures are counted by client id, those of the password grant by user
 /// name.
@@ -49,6 +59,7 @@ struct Book {
     users: std::collections::HashMap<String, String>,
     families: Families,
     settings: Settings,
+    people: person::People,
     last: std::collections::HashMap<String, grant::Held>,
 }
 
@@ -178,6 +189,52 @@ impl Oauth2 {
         self.set(|settings| settings.jwt = jwt);
     }
 
+    /// The URL for `authorization_url`.
+    pub fn authorization_url(&self) -> String {
+        format!("{}{AUTHORIZE_PATH}", self.url())
+    }
+
+    /// The URL for `device_authorization_url`.
+    pub fn device_authorization_url(&self) -> String {
+        format!("{}{DEVICE_PATH}", self.url())
+    }
+
+    /// What the person decides at the authorization endpoint; to approve, at the start.
+    pub fn set_decision(&self, decision: Decision) {
+        locked(&self.state.book).people.decision = decision;
+    }
+
+    /// The person enters a device's code; false if there is no such code.
+    pub fn enter_code(&self, user_code: &str, decision: Decision) -> bool {
+        locked(&self.state.book).people.decide(user_code, decision)
+    }
+
+    /// Every device's code expires now.
+    pub fn expire_codes(&self) {
+        locked(&self.state.book).people.expire_codes();
+    }
+
+    /// Devices are to be polled for five seconds more slowly, as after a scripted `slow_down`.
+    pub fn expect_slower_polling(&self) {
+        locked(&self.state.book).people.slow_down();
+    }
+
+    /// The `iss` of authorization responses (RFC 9207), `None` for none; the server's own at the
+    /// start.
+    pub fn set_iss(&self, iss: Option<&str>) {
+        locked(&self.state.book).people.iss = Some(iss.unwrap_or_default().to_owned());
+    }
+
+    /// Fields that replace or join those of the metadata.
+    pub fn set_metadata(&self, fields: Value) {
+        locked(&self.state.book).people.metadata = fields;
+    }
+
+    /// Fields that replace or join those of the answer to a device authorization request.
+    pub fn set_device_answer(&self, fields: Value) {
+        locked(&self.state.book).people.device_answer = fields;
+    }
+
     fn set(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut locked(&self.state.book).settings);
     }
@@ -191,12 +248,19 @@ impl Provider for State {
     fn answer(&self, request: &Recorded, desk: &Desk) -> Reply {
         let book = &mut locked(&self.book);
         let answer = match (request.path(), request.method.as_str()) {
-            (TOKEN_PATH | REVOKE_PATH, "POST") if desk.common_violations(request, &[]) => {
+            (TOKEN_PATH | REVOKE_PATH | DEVICE_PATH, "POST")
+                if desk.common_violations(request, &[]) =>
+            {
                 Err(grant::Refusal::InvalidRequest)
             }
             (TOKEN_PATH, "POST") => grant::token(book, &self.tokens, request, desk),
             (REVOKE_PATH, "POST") => grant::revoke(book, &self.tokens, request, desk),
-            (TOKEN_PATH | REVOKE_PATH, _) => return Reply::status(405).header("Allow", "POST"),
+            (DEVICE_PATH, "POST") => person::device(book, request, desk),
+            (AUTHORIZE_PATH, "GET") => return person::authorize(book, request, desk),
+            (METADATA_PATH, "GET") => return person::metadata(book, request),
+            (TOKEN_PATH | REVOKE_PATH | DEVICE_PATH, _) => {
+                return Reply::status(405).header("Allow", "POST");
+            }
             _ => return Reply::status(404),
         };
         answer.unwrap_or_else(|refusal| refusal.reply(request.has("authorization")))

@@ -2,6 +2,7 @@
 //! spelled in its own way, and one error with an empty body (rows T1 to T6).
 
 mod answers;
+mod person;
 mod rules;
 
 use std::collections::HashMap;
@@ -18,6 +19,10 @@ use crate::{locked, mint};
 pub const TOKEN_PATH: &str = "/oauth2/token";
 /// Where tokens are revoked.
 pub const REVOKE_PATH: &str = "/oauth2/revoke";
+/// Where a person's browser goes.
+pub const AUTHORIZE_PATH: &str = "/oauth2/authorize";
+/// Where the tenant's metadata is.
+pub const METADATA_PATH: &str = "/.well-known/openid-configuration";
 
 /// The tenant. Failures are counted by client id.
 #[derive(Debug)]
@@ -55,6 +60,7 @@ struct Book {
     lifetime: Duration,
     refresh_lifetime: Duration,
     rotations: u64,
+    codes: person::Codes,
 }
 
 #[derive(Debug)]
@@ -86,6 +92,7 @@ impl Tencent {
             lifetime: Duration::from_secs(300),
             refresh_lifetime: Duration::from_secs(86_400),
             rotations: 0,
+            codes: HashMap::new(),
         };
         let state = Arc::new(State { tokens: tokens.clone(), book: Mutex::new(book) });
         Self { front: Front::start(Arc::clone(&state), tls), state }
@@ -145,6 +152,13 @@ impl Provider for State {
     fn answer(&self, request: &Recorded, desk: &Desk) -> Reply {
         let book = &mut locked(&self.book);
         match (request.path(), request.method.as_str()) {
+            (METADATA_PATH, "GET") => person::metadata(request),
+            (AUTHORIZE_PATH, "GET") => person::authorize(book, request, desk),
+            (TOKEN_PATH, "POST")
+                if request.form().value("grant_type") == Some("authorization_code") =>
+            {
+                person::exchange(book, &self.tokens, request, desk)
+            }
             (TOKEN_PATH, "POST") => rules::token(book, &self.tokens, request, desk),
             (REVOKE_PATH, "POST") => rules::revoke(book, &self.tokens, request, desk),
             (TOKEN_PATH | REVOKE_PATH, _) => Reply::status(405).header("Allow", "POST"),

@@ -21,7 +21,7 @@
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-enum kind { OTHER, RECORD, PENDING, LOCK, DIRECTORY, TOKEN };
+enum kind { OTHER, RECORD, PENDING, LOCK, DIRECTORY, TOKEN, LOGIN };
 static unsigned char kinds[65536];
 
 static void set_kind(int fd, enum kind kind) {
@@ -95,6 +95,7 @@ static enum kind kind_of_path(const char *path) {
     if (!path[length]) return DIRECTORY;
     if (path[length] != '/') return OTHER;
     if (ends_with(path, ".new")) return PENDING;
+    if (ends_with(path, ".login")) return LOGIN;
     return ends_with(path, ".lock") ? LOCK : RECORD;
 }
 
@@ -144,10 +145,14 @@ int fsync(int fd) {
 }
 
 int rename(const char *from, const char *to) {
-    int ours = kind_of_path(from) == PENDING;
-    if (ours && fails("renamed")) return -1;
+    /* A login is left there by one process, and taken up by another. */
+    const char *point = kind_of_path(from) == PENDING  ? "renamed"
+                        : kind_of_path(from) == LOGIN ? "taken"
+                        : kind_of_path(to) == LOGIN   ? "left"
+                                                      : NULL;
+    if (point && fails(point)) return -1;
     int done = REAL(rename)(from, to);
-    if (ours && !done) passed("renamed");
+    if (point && !done) passed(point);
     return done;
 }
 

@@ -38,6 +38,10 @@ impl Clients {
         self.0.insert(id.to_owned(), Client { secret: secret.map(str::to_owned), methods });
     }
 
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.0.contains_key(id)
+    }
+
     pub(super) fn allow(&mut self, id: &str, methods: &[Authentication]) {
         if let Some(client) = self.0.get_mut(id) {
             client.methods = methods.to_vec();

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::Book;
 use super::family::Rules;
 use super::settings::{ExpiresIn, Settings};
+use super::{Book, person};
 use crate::form::Form;
 use crate::front::Desk;
 use crate::http::{Recorded, Reply};
@@ -22,6 +22,10 @@ pub(super) enum Refusal {
     InvalidClient,
     InvalidGrant,
     UnsupportedGrantType,
+    AuthorizationPending,
+    SlowDown,
+    ExpiredToken,
+    AccessDenied,
 }
 
 /// The access token that a client or family got last.
@@ -62,12 +66,25 @@ pub(super) fn token(
                 desk.failure(name);
                 return Err(Refusal::InvalidGrant);
             }
-            let refresh_token = book.families.start(&client);
-            let family = book.families.newest();
-            Ok(success(book, tokens, &client, Some(family), Some(refresh_token)))
+            Ok(first(book, tokens, &client))
+        }
+        "authorization_code" => {
+            person::exchange(book, &form, &client)?;
+            Ok(first(book, tokens, &client))
+        }
+        "urn:ietf:params:oauth:grant-type:device_code" => {
+            person::poll(book, &form, &client, desk)?;
+            Ok(first(book, tokens, &client))
         }
         _ => Err(Refusal::UnsupportedGrantType),
     }
+}
+
+/// What a person's sign-in brings: a family of its own.
+fn first(book: &mut Book, tokens: &Tokens, client: &str) -> Reply {
+    let refresh_token = book.families.start(client);
+    let family = book.families.newest();
+    success(book, tokens, client, Some(family), Some(refresh_token))
 }
 
 /// RFC 7009: an unknown token is a success.
@@ -84,7 +101,11 @@ pub(super) fn revoke(
     Ok(Reply::status(200))
 }
 
-fn authenticated(book: &Book, request: &Recorded, desk: &Desk) -> Result<(Form, String), Refusal> {
+pub(super) fn authenticated(
+    book: &Book,
+    request: &Recorded,
+    desk: &Desk,
+) -> Result<(Form, String), Refusal> {
     let form = request.form();
     let is_form = request.media_type().as_deref() == Some("application/x-www-form-urlencoded");
     // RFC 6749 §3.2: no parameter more than once.
@@ -166,6 +187,10 @@ impl Refusal {
             Self::InvalidClient => (401, "invalid_client"),
             Self::InvalidGrant => (400, "invalid_grant"),
             Self::UnsupportedGrantType => (400, "unsupported_grant_type"),
+            Self::AuthorizationPending => (400, "authorization_pending"),
+            Self::SlowDown => (400, "slow_down"),
+            Self::ExpiredToken => (400, "expired_token"),
+            Self::AccessDenied => (400, "access_denied"),
         };
         let reply =
             Reply::json(status, json!({ "error": error })).header("Cache-Control", "no-store");
