@@ -15,10 +15,12 @@ build:
 test: deps
 	$(CARGO) test --workspace --locked
 
-# The file store under fire, with N times as many kills as `make test`; prints what came of them.
+# The stores under fire, with N times as many kills as `make test`; prints what came of them.
 torture: deps
 	BEARERD_TORTURE=$(or $(N),20) $(CARGO) test --locked --test integration -- \
-		durability::kills --nocapture --test-threads 1
+		durability::kills shared::storm --nocapture --test-threads 1
+	BEARERD_TORTURE=$(or $(N),20) $(CARGO) test --locked --lib -- \
+		protocol::model --nocapture
 
 # Under load and in trouble for SECONDS, with an eye on every answer, on memory and descriptors.
 soak:

@@ -17,6 +17,7 @@ use crate::secret::{SecretRef, read_bytes};
 use crate::source::dialect::Dialect;
 use crate::source::exec::Program;
 use crate::source::template::{Value, Values};
+use crate::store::StoreSettings;
 use crate::tls::{TlsIdentity, TlsSettings};
 
 mod answers;
@@ -114,7 +115,7 @@ pub struct CredentialConfig {
     /// The configured refresh token.
     pub refresh_token: Option<SecretRef>,
     /// Where a rotating refresh token lives.
-    pub store: Option<PathBuf>,
+    pub store: Option<StoreSettings>,
     /// When to refresh.
     pub refresh: RefreshPolicy,
     /// Revoke the access token at a graceful stop.
@@ -374,6 +375,13 @@ impl CredentialConfig {
     /// The files that its tokens depend on, read again at each use.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.source_files();
+        let store = self.store.iter().flat_map(StoreSettings::files);
+        files.extend(store.map(Path::to_owned));
+        files
+    }
+
+    fn source_files(&self) -> Vec<PathBuf> {
         match &self.source {
             SourceConfig::File(path) => vec![path.clone()],
             SourceConfig::Exec(program) => {

@@ -291,6 +291,12 @@ impl Publisher {
         });
     }
 
+    /// What the last attempt came to, if not to a token.
+    #[must_use]
+    pub fn said(&self) -> Option<String> {
+        self.0.outlook.borrow().last.as_ref()?.detail.clone()
+    }
+
     /// Sets the storm guard.
     pub fn bar(&self, until: Option<Moment>) {
         self.0.outlook.send_modify(|outlook| outlook.barred_until = until);

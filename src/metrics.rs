@@ -37,6 +37,7 @@ pub struct Metrics {
     store_writes: IntCounterVec,
     store_unsynced: IntGaugeVec,
     needs_operator: IntGaugeVec,
+    adopted: IntCounterVec,
     reloads: IntCounterVec,
 }
 
@@ -132,6 +133,11 @@ impl Metrics {
                  /status has the whole command.",
                 &["credential"],
             )?,
+            adopted: counter(
+                "bearerd_tokens_adopted_total",
+                "Tokens that another process had fetched and shared.",
+                &["credential"],
+            )?,
             reloads: counter(
                 "bearerd_config_reloads_total",
                 "Reloads of the configuration.",
@@ -197,6 +203,7 @@ impl Metrics {
             not_written: writes("failed"),
             unsynced: self.store_unsynced.with_label_values(&[name]),
             needs_operator: self.needs_operator.with_label_values(&[name]),
+            adopted: self.adopted.with_label_values(&[name]),
         })
     }
 
@@ -326,6 +333,7 @@ pub struct CredentialMetrics {
     not_written: IntCounter,
     unsynced: IntGauge,
     needs_operator: IntGauge,
+    adopted: IntCounter,
 }
 
 impl CredentialMetrics {
@@ -345,6 +353,11 @@ impl CredentialMetrics {
     /// Only a person can help, or not any more.
     pub fn needs_operator(&self, needed: bool) {
         self.needs_operator.set(i64::from(needed));
+    }
+
+    /// A token was taken over that another process had fetched.
+    pub fn adopted(&self) {
+        self.adopted.inc();
     }
 
     /// A request waited for a token.

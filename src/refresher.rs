@@ -24,12 +24,16 @@ mod legacy;
 mod login;
 mod memory;
 mod once;
+mod permit;
+mod sharing;
 mod storing;
 mod storm;
 
 pub use legacy::{Legacy, Past};
 use memory::Memory;
 pub use once::OnceError;
+use permit::Permit;
+pub use sharing::Sharing;
 
 /// The longest sleep: what can change without waking the loop (files, the wall clock) is looked at
 /// this often.
@@ -86,6 +90,8 @@ pub struct Refresher<S> {
     pub source: S,
     /// The refresh token and its store.
     pub rotation: Rotation,
+    /// The others that use the same refresh token, if there may be any.
+    pub sharing: Option<Sharing>,
     /// Of those before this one.
     pub past: Past,
     /// The writer's end of the credential.
@@ -117,7 +123,7 @@ impl<S: TokenSource> Refresher<S> {
             past = memory.into();
         }
         self.finish(past.token.as_ref(), &stop).await;
-        Legacy { rotation: self.rotation, past }
+        Legacy { rotation: self.rotation, sharing: self.sharing, past }
     }
 
     /// Sleeps until there is a reason to fetch; `None` when stopped.
@@ -126,8 +132,9 @@ impl<S: TokenSource> Refresher<S> {
             if stop.borrow().is_some() {
                 return None;
             }
+            self.sync(memory, Moment::now());
+            self.follow(memory).await;
             let now = Moment::now();
-            self.sync(memory, now);
             if self.take_up_login(memory, now) {
                 return Some(Trigger::Changed);
             }
@@ -136,7 +143,9 @@ impl<S: TokenSource> Refresher<S> {
             }
             let storm = memory.storm.clears_at().filter(|_| self.refused_now());
             let sync = self.rotation.unsynced().then_some(memory.sync_at);
-            let next = [memory.activity.next_attempt(), storm, sync].into_iter().flatten();
+            let look = self.sharing.as_ref().map(Sharing::look_at);
+            let next = [memory.activity.next_attempt(), memory.held_up, storm, sync, look];
+            let next = next.into_iter().flatten();
             // What was reached without being a reason to fetch is none soon.
             let next = next.filter(|at| !at.reached(now)).map(|at| at.remaining(now)).min();
             // At least a millisecond: a wall clock that jitters around `next` must not spin.
@@ -145,6 +154,7 @@ impl<S: TokenSource> Refresher<S> {
             tokio::select! {
                 () = sleep_until(wake) => {}
                 () = self.publisher.woken() => {}
+                () = Sharing::changed(&mut self.sharing) => {}
                 _ = stop.changed() => return None,
             }
         }
@@ -163,7 +173,9 @@ impl<S: TokenSource> Refresher<S> {
         }
         let ordinary = if memory.token.is_none() { Trigger::Startup } else { Trigger::Scheduled };
         match memory.activity {
-            Activity::Fetching => Some(ordinary),
+            Activity::Fetching => {
+                memory.held_up.is_none_or(|until| until.reached(now)).then_some(ordinary)
+            }
             // Never around a backoff or a pause: the identity provider is in trouble, or said no.
             Activity::BackingOff(at) => at.reached(now).then_some(ordinary),
             Activity::Refused(at) => {
@@ -225,33 +237,34 @@ impl<S: TokenSource> Refresher<S> {
             memory.storm.strike(now, self.policy.min_interval);
         }
         self.publisher.activity(Activity::Fetching);
-        let refresh_token = match self.rotation.current() {
-            Ok(refresh_token) => refresh_token,
-            Err(error) => {
-                self.fail(memory, trigger, &error.into(), Duration::ZERO);
-                return true;
-            }
+        let Some(permit) = self.permit(memory, trigger).await else {
+            return true;
         };
-        let sent = refresh_token.as_ref().map(Secret::fingerprint);
-        // Another one than before was put in place by somebody: nothing is in doubt about it.
-        if std::mem::replace(&mut memory.sent, sent) != sent {
-            memory.doubt = None;
-        }
-        let in_doubt = memory.in_doubt(now);
-        let (refresh_token_now, refused) = (refresh_token.as_ref(), self.refused_now());
+        let Permit { refresh_token, in_doubt, until } = permit;
+        let now = Moment::now();
         let held = memory.token.as_ref().filter(|token| token.usable(now));
-        let attempt = Attempt { now, refresh_token: refresh_token_now, in_doubt, held, refused };
+        let attempt = Attempt {
+            now,
+            refresh_token: refresh_token.as_ref(),
+            in_doubt,
+            held,
+            refused: self.refused_now(),
+            until,
+        };
         let result = tokio::select! {
             biased;
             result = self.source.fetch(attempt) => result,
             // What may rotate is finished: its answer is the only copy of the next refresh token.
-            _ = stop.changed(), if !memory.traits.rotating => return false,
+            _ = stop.changed(), if !memory.traits.rotating => {
+                self.give_up().await;
+                return false;
+            }
         };
         let took = Moment::now().mono - now.mono;
         match result {
             Ok(fetched) => {
                 self.metrics.fetched(trigger.as_str(), "ok", took);
-                self.accept(memory, refresh_token.as_ref(), fetched, took);
+                self.accept(memory, refresh_token.as_ref(), fetched, took).await;
             }
             Err(error) => {
                 if let Some(newest) = &error.rotated {
@@ -260,13 +273,14 @@ impl<S: TokenSource> Refresher<S> {
                     self.report_store(memory, &written);
                 }
                 self.fail(memory, trigger, &error, took);
+                self.tell_failure(memory, &error, refresh_token.is_some()).await;
             }
         }
         true
     }
 
     /// Store first, then publish.
-    fn accept(
+    async fn accept(
         &mut self,
         memory: &mut Memory,
         sent: Option<&Secret>,
@@ -278,6 +292,9 @@ impl<S: TokenSource> Refresher<S> {
         memory.doubt = None;
         let written = self.rotation.take(sent, &fetched);
         self.report_store(memory, &written);
+        if self.tell_success(memory).await {
+            return;
+        }
         let rotated = fetched.refresh_token.is_some();
         self.publish(memory, fetched.token, took);
         let generation = self.publisher.generation();
@@ -292,6 +309,7 @@ impl<S: TokenSource> Refresher<S> {
         self.metrics.published(epoch_seconds(token.expires_at().wall), self.publisher.generation());
         self.metrics.needs_operator(false);
         memory.token = Some(token);
+        memory.held_up = None;
         memory.activity = Activity::Scheduled(due);
         self.publisher.settle(LastOutcome::of("ok", now), memory.activity);
     }

@@ -46,13 +46,16 @@ pub struct Attempt<'a> {
     pub held: Option<&'a AccessToken>,
     /// An upstream refused that one.
     pub refused: bool,
+    /// From then on nothing is sent any more, and no answer is waited for: somebody else may be at it.
+    pub until: Option<Moment>,
 }
 
 impl Attempt<'_> {
     /// One that is made with nothing at hand.
     #[must_use]
     pub fn at(now: Moment) -> Self {
-        Self { now, refresh_token: None, in_doubt: false, held: None, refused: false }
+        let (refresh_token, held, until) = (None, None, None);
+        Self { now, refresh_token, in_doubt: false, held, refused: false, until }
     }
 }
 

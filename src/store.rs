@@ -2,14 +2,15 @@
 //!
 //! A [`Record`] is what is kept; a [`Store`] keeps it. [`Rotation`] is the refresher's view of both.
 
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretRef};
 
 pub mod file;
 mod rotation;
@@ -86,7 +87,46 @@ pub enum StoreError {
     },
 }
 
-/// The stores that a configuration can name.
+/// What a configuration says about a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreSettings {
+    /// A file, for one process.
+    File(PathBuf),
+    /// One that several processes share.
+    Shared(shared::Settings),
+}
+
+impl StoreSettings {
+    /// Whether both are the same place.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(one), Self::File(other)) => one == other,
+            (Self::Shared(one), Self::Shared(other)) => one.place == other.place,
+            _ => false,
+        }
+    }
+
+    /// The files that it takes to reach and read it, and that may be replaced.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let shared = match self {
+            Self::File(_) => None,
+            Self::Shared(settings) => Some(settings),
+        };
+        shared.into_iter().flat_map(shared::Settings::secrets).filter_map(SecretRef::path)
+    }
+}
+
+impl fmt::Display for StoreSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Shared(settings) => settings.place.fmt(f),
+        }
+    }
+}
+
+/// The stores of one process, which it reads once and owns then.
 pub enum Store {
     /// A file on a local disk.
     File(file::FileStore),

@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("schedule", &["clock", "token"]),
     ("credential", &["clock", "dpop", "secret", "token"]),
     ("source", &["clock", "credential", "dial", "dpop", "secret", "tls", "token"]),
-    ("store", &["clock", "secret", "source", "token"]),
+    ("store", &["clock", "dial", "secret", "source", "telemetry", "tls", "token"]),
     (
         "refresher",
         &[
@@ -37,7 +37,10 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ),
     ("metrics", &[]),
     // The outside.
-    ("config", &["credential", "dial", "schedule", "secret", "source", "telemetry", "tls"]),
+    (
+        "config",
+        &["credential", "dial", "schedule", "secret", "source", "store", "telemetry", "tls"],
+    ),
     ("proxy", &["clock", "config", "credential", "dial", "dpop", "metrics", "telemetry"]),
     ("login", &["clock", "config", "secret", "source", "store"]),
     ("token_socket", &["clock", "credential"]),

@@ -72,7 +72,7 @@ fn tables(config: &Config) -> String {
                 ways.join(" > ")
             }
         };
-        let store = credential.store.as_ref().map_or("-".to_owned(), |p| p.display().to_string());
+        let store = credential.store.as_ref().map_or("-".to_owned(), ToString::to_string);
         vec![credential.name.clone(), credential.provider.clone(), source, store]
     });
     let routes = config.routes.iter().map(|route| {

@@ -113,7 +113,7 @@ fn log_in(path: &Path, name: &str, way: Option<Way>, browser: bool) -> Result<()
 /// Sees to it that what was left is taken up, and says by whom.
 async fn handed_over(rotation: &mut Rotation, credential: &CredentialConfig) -> String {
     let name = &credential.name;
-    let place = credential.store.as_ref().map_or_else(String::new, |s| s.display().to_string());
+    let place = credential.store.as_ref().map_or_else(String::new, ToString::to_string);
     match rotation.open().and_then(|()| rotation.take_up_login()).and_then(|_| rotation.sync()) {
         Ok(()) => format!("The refresh token of {name} is in {place}."),
         Err(StoreError::Held { holder, .. }) => {

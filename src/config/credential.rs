@@ -1,6 +1,5 @@
 //! `[credentials.NAME]`
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +11,14 @@ use crate::secret::SecretRef;
 use crate::source::dialect::Dialect;
 use crate::source::template::{Value, Values};
 use crate::source::vendor;
+use crate::store::StoreSettings;
 use crate::tls::TlsSettings;
 
 mod chains;
 mod exec;
 mod login;
 mod oauth2;
+mod store;
 mod values;
 
 use values::{can_obtain, example, values, wanted};
@@ -43,11 +44,15 @@ pub(super) fn read_all(
 fn one_owner_each(section: &Section<'_>, all: &[CredentialConfig]) -> bool {
     let mut sound = true;
     for (index, credential) in all.iter().enumerate().filter(|(_, c)| c.store.is_some()) {
-        let owner = all[..index].iter().find(|earlier| earlier.store == credential.store);
+        let same = |earlier: &&CredentialConfig| match (&earlier.store, &credential.store) {
+            (Some(one), Some(other)) => one.is(other),
+            _ => false,
+        };
+        let owner = all[..index].iter().find(same);
         let item = section.take(&credential.name).and_then(|item| item.section()?.take("store"));
         if let (Some(owner), Some(item)) = (owner, item) {
             item.wrong(format!(
-                "is the store of credentials.{} already; write a file of its own",
+                "is the store of credentials.{} already; write one of its own",
                 owner.name
             ));
             sound = false;
@@ -87,7 +92,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     let allow_plaintext = section.take("allow_plaintext").map_or(Some(false), |item| item.bool());
     let tls = section.take("tls").map_or(Some(TlsSettings::default()), |item| tls::tls(&item));
     let mut params = section.take("params").map_or(Some(Vec::new()), |item| params(&item))?;
-    let store = section.take("store").map_or(Some(None), |item| store(&item).map(Some));
+    let store = store::read(name, &section);
     let revoke = section.take("revoke_on_shutdown");
     let tls = tls?;
     let Some(speaks) = dialect(&provider, &section, &tls, &mut params) else {
@@ -113,6 +118,13 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     let login = Some(login?).filter(|_| login::is_possible(&speaks, &values));
     if !can_obtain(&speaks, &values, store.is_some()) {
         item.wrong(format!("has no way to obtain a token; write {}", wanted(&speaks, &values)));
+        return None;
+    }
+    if let (true, Some(StoreSettings::Shared(_))) = (speaks.dpop, &store) {
+        item.wrong(
+            "has dpop and a store that others share: its tokens are bound to a key of one process; \
+             write store = \"file:/absolute/path.json\"",
+        );
         return None;
     }
     if refresh_token.is_some() && store.is_none() && speaks.rotates {
@@ -217,18 +229,4 @@ fn refresh(item: Option<Item<'_>>) -> Option<RefreshPolicy> {
 fn params(item: &Item<'_>) -> Option<Vec<(String, String)>> {
     let entries = item.section()?.entries();
     entries.into_iter().map(|(name, item)| Some((name, item.text()?))).collect()
-}
-
-fn store(item: &Item<'_>) -> Option<PathBuf> {
-    let text = item.text()?;
-    let path = text.strip_prefix("file:").map(PathBuf::from).filter(|path| path.is_absolute());
-    if path.is_none() {
-        item.wrong("is no store; write \"file:/absolute/path.json\"");
-    }
-    let directory = path.as_ref().and_then(|path| path.parent());
-    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
-        item.wrong(format!("is in {}, which is no directory; create it", directory.display()));
-        return None;
-    }
-    path
 }

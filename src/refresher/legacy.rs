@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::Refresher;
 use super::memory::{Doubt, Memory};
 use super::storm::Storm;
+use super::{Refresher, Sharing};
 use crate::clock::Moment;
 use crate::credential::{Activity, LastOutcome};
 use crate::secret::{Fingerprint, Secret};
@@ -19,6 +19,7 @@ use crate::token::AccessToken;
 /// What is left when a refresher has ended.
 pub struct Legacy {
     pub(super) rotation: Rotation,
+    pub(super) sharing: Option<Sharing>,
     pub(super) past: Past,
 }
 
@@ -47,11 +48,14 @@ impl From<Memory> for Past {
 impl<S: TokenSource> Refresher<S> {
     /// Goes on where the one before this ended, unless that was for another account.
     pub fn inherit(&mut self, former: Legacy) {
-        let Legacy { rotation, past } = former;
+        let Legacy { rotation, sharing, past } = former;
         if self.rotation.same_account(&rotation) {
             self.past = past;
             self.past.asked_otherwise |= !self.rotation.same_request(&rotation);
             self.rotation.inherit(rotation);
+            if let Some(own) = &mut self.sharing {
+                own.inherit(sharing);
+            }
         }
     }
 
@@ -64,6 +68,7 @@ impl<S: TokenSource> Refresher<S> {
         }
         let mut memory = Memory::new(self.source.traits(), self.source.inputs(), now);
         memory.certificate = self.source.certificate();
+        memory.shared = self.sharing.is_some();
         let Past { failures, not_before, storm, sent, .. } = past;
         (memory.failures, memory.not_before, memory.storm) = (failures, not_before, storm);
         // Another refresh token than the one in doubt may have been put in place.

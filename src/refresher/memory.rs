@@ -8,6 +8,7 @@ use crate::source::{Class, FetchError, Traits};
 use crate::token::AccessToken;
 
 use super::storm::Storm;
+use crate::store::shared::protocol::Rest;
 
 /// A refresh in doubt is put off until the held token has this share of its life left.
 const NEARLY_SPENT: f64 = 0.05;
@@ -39,6 +40,14 @@ pub(super) struct Memory {
     pub(super) login_looked_at: Option<Moment>,
     /// What was told last about a login that cannot be taken up.
     pub(super) login_trouble: Option<String>,
+    /// Somebody else is about to bring a token; until then it is not fetched here.
+    pub(super) held_up: Option<Moment>,
+    /// What may be spent, and when to send it again, is agreed on with others.
+    pub(super) shared: bool,
+    /// They were asked before.
+    pub(super) asked: bool,
+    /// Why the others cannot go on either, once that was told.
+    pub(super) over: Option<Rest>,
 }
 
 /// A refresh token that may be spent.
@@ -70,6 +79,10 @@ impl Memory {
             sync_at: now,
             login_looked_at: None,
             login_trouble: None,
+            held_up: None,
+            shared: false,
+            asked: false,
+            over: None,
         }
     }
 
@@ -112,7 +125,7 @@ impl Memory {
         let pause = schedule::terminal_retry_at(now, after, entropy);
         match error.class {
             Class::Terminal => Activity::Refused(pause),
-            Class::Transient if error.ambiguous && self.traits.rotating => {
+            Class::Transient if error.ambiguous && self.traits.rotating && !self.shared => {
                 self.after_lost_answer(now, backoff, pause)
             }
             Class::Transient => Activity::BackingOff(backoff),

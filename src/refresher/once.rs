@@ -5,10 +5,11 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::sleep;
 
-use super::Refresher;
+use super::permit::Permit;
+use super::{Past, Refresher, Trigger};
 use crate::clock::Moment;
 use crate::credential::{Activity, LastOutcome};
-use crate::source::{Attempt, FetchError, TokenSource};
+use crate::source::{Attempt, Class, FetchError, Reason, TokenSource};
 use crate::store::StoreError;
 use crate::token::AccessToken;
 
@@ -16,6 +17,10 @@ use crate::token::AccessToken;
 const SYNC_FOR: Duration = Duration::from_secs(3);
 /// How often.
 const SYNC_EVERY: Duration = Duration::from_millis(250);
+/// How long others are waited for that use the same refresh token.
+const TURN_WITHIN: Duration = Duration::from_secs(30);
+/// When nothing else is known.
+const NO_TURN: &str = "other processes are at it";
 
 /// Why one attempt brought no token, or lost more than it brought.
 #[derive(Debug, Error)]
@@ -26,6 +31,9 @@ pub enum OnceError {
     /// The one that was sent is spent, and its successor ends with this process.
     #[error("the newest refresh token is lost, sign in again: it could not be stored")]
     Lost(#[source] StoreError),
+    /// The same, where others share it.
+    #[error("what came of it could not be stored: others may have to wait, or a person to sign in")]
+    Unwritten,
     /// Nothing was sent, or nothing was replaced.
     #[error("token store not available")]
     Store(#[source] StoreError),
@@ -40,7 +48,7 @@ impl OnceError {
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Fetch(error) => error.needs_operator(),
-            Self::NowhereToKeep | Self::Lost(_) | Self::Store(_) => false,
+            Self::NowhereToKeep | Self::Lost(_) | Self::Unwritten | Self::Store(_) => false,
         }
     }
 }
@@ -79,6 +87,9 @@ impl<S: TokenSource> Refresher<S> {
     }
 
     async fn attempt_once(&mut self, stored: bool) -> Result<AccessToken, OnceError> {
+        if self.sharing.is_some() {
+            return self.attempt_once_among_others().await;
+        }
         self.rotation.open().map_err(OnceError::Store)?;
         let login = self.rotation.take_up_login();
         login.and_then(|_| self.rotation.sync()).map_err(OnceError::Store)?;
@@ -112,6 +123,56 @@ impl<S: TokenSource> Refresher<S> {
             written.map_err(if rotated { OnceError::Lost } else { OnceError::Store })?;
         }
         Ok(result?.token)
+    }
+
+    /// As the loop does it, until it was this one's turn.
+    async fn attempt_once_among_others(&mut self) -> Result<AccessToken, OnceError> {
+        let mut memory = self.resume(Past::default());
+        let end = Moment::now().plus(TURN_WITHIN);
+        let permit = loop {
+            if let Some(permit) = self.agree(&mut memory, Trigger::Changed).await {
+                break permit;
+            }
+            let over = matches!(memory.activity, Activity::Refused(_));
+            if over || end.reached(Moment::now()) {
+                let mut error = FetchError::new(Class::Transient, Reason::Conflict);
+                error.hint = self.publisher.said().or_else(|| Some(NO_TURN.to_owned()));
+                return Err(error.into());
+            }
+            sleep(SYNC_EVERY).await;
+        };
+        let Permit { refresh_token, in_doubt, until } = permit;
+        let sent = refresh_token.as_ref();
+        let attempt =
+            Attempt { refresh_token: sent, in_doubt, until, ..Attempt::at(Moment::now()) };
+        match self.source.fetch(attempt).await {
+            Ok(fetched) => {
+                // In memory first, which cannot fail: the store of these is the agreement.
+                let _ = self.rotation.take(sent, &fetched);
+                self.tell_success(&mut memory).await;
+                self.settled_within(SYNC_FOR).await?;
+                Ok(fetched.token)
+            }
+            Err(error) => {
+                if let Some(newest) = &error.rotated {
+                    let _ = self.rotation.replace(sent, newest);
+                }
+                self.tell_failure(&mut memory, &error, sent.is_some()).await;
+                self.settled_within(SYNC_FOR).await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn settled_within(&mut self, time: Duration) -> Result<(), OnceError> {
+        let end = Moment::now().plus(time);
+        while self.owes_the_others().await {
+            if end.reached(Moment::now()) {
+                return Err(OnceError::Unwritten);
+            }
+            sleep(SYNC_EVERY).await;
+        }
+        Ok(())
     }
 
     async fn sync_for(&mut self, time: Duration) -> Result<(), StoreError> {

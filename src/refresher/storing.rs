@@ -86,7 +86,7 @@ impl<S: TokenSource> Refresher<S> {
             }
         }
         let written = timeout_at(until, async {
-            while self.rotation.sync().is_err() {
+            while self.rotation.sync().is_err() || self.owes_the_others().await {
                 tokio::time::sleep(SYNC_EVERY / 8).await;
             }
         });

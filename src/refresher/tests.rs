@@ -8,6 +8,7 @@ mod legacy;
 mod once;
 mod pace;
 mod refusals;
+mod sharing;
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -143,6 +144,7 @@ struct Setting {
     takes: Duration,
     idle_after: Option<Duration>,
     rotation: Rotation,
+    sharing: Option<Sharing>,
     revoke_on_shutdown: bool,
 }
 
@@ -155,6 +157,7 @@ impl Default for Setting {
             takes: Duration::from_millis(5),
             idle_after: None,
             rotation: Rotation::new(None, None),
+            sharing: None,
             revoke_on_shutdown: false,
         }
     }
@@ -178,6 +181,7 @@ fn build(setting: Setting) -> (Refresher<Scripted>, Arc<Mutex<Script>>, Credenti
         name: "c".to_owned(),
         source: Scripted(Arc::clone(&script)),
         rotation: setting.rotation,
+        sharing: setting.sharing,
         past: Past::default(),
         publisher,
         policy: RefreshPolicy {

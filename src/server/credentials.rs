@@ -16,14 +16,15 @@ use crate::config::{Config, CredentialConfig, SourceConfig};
 use crate::credential::directory::Directory;
 use crate::credential::{Credential, publish};
 use crate::metrics::Metrics;
-use crate::refresher::{Ending, Legacy, Past, Refresher};
-use crate::source::Source;
+use crate::refresher::{Ending, Legacy, Past, Refresher, Sharing};
 use crate::source::endpoint::Endpoint;
 use crate::source::exec::ExecSource;
 use crate::source::file::FileSource;
 use crate::source::speaker::DialectSource;
+use crate::source::{Source, TokenSource, Traits};
 use crate::store::file::{FileStore, left_beside};
-use crate::store::{Rotation, Store};
+use crate::store::shared::{Agreement, Party};
+use crate::store::{Rotation, Store, StoreSettings};
 
 /// How long a credential that a reload replaces may take to finish its refresh.
 const REPLACE_GRACE: Duration = Duration::from_secs(10);
@@ -48,17 +49,10 @@ pub fn source(config: &CredentialConfig, subjects: &Directory) -> Source {
     }
 }
 
-/// The refresh token of `config` and its way to the store.
-#[must_use]
-pub fn rotation(config: &CredentialConfig) -> Rotation {
-    let store = config.store.clone().map(|path| Store::File(FileStore::new(path)));
-    Rotation::new(config.refresh_token.clone(), store).of(identity(&config.source))
-}
-
 /// The command by which a person signs in for `config`, which stands in `file`.
 #[must_use]
 pub fn remedy(config: &CredentialConfig, file: &Path) -> Option<String> {
-    let possible = config.login.is_some() && config.store.is_some();
+    let possible = login_file(config).is_some();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
     let mut file = file.display().to_string();
     if !file.chars().all(plain) {
@@ -69,7 +63,10 @@ pub fn remedy(config: &CredentialConfig, file: &Path) -> Option<String> {
 
 /// Where a login leaves what it brings for a credential that runs.
 fn login_file(config: &CredentialConfig) -> Option<PathBuf> {
-    config.login.as_ref().and(config.store.as_deref()).map(left_beside)
+    match (&config.login, &config.store) {
+        (Some(_), Some(StoreSettings::File(path))) => Some(left_beside(path)),
+        _ => None,
+    }
 }
 
 /// Where logins leave what they bring.
@@ -87,10 +84,13 @@ pub fn refresher(
     subjects: &Directory,
 ) -> (Refresher<Source>, Credential) {
     let (publisher, credential) = publish(&config.name);
+    let source = source(config, subjects);
+    let (rotation, sharing) = keeping(config, source.traits());
     let refresher = Refresher {
         name: config.name.clone(),
-        source: source(config, subjects),
-        rotation: rotation(config),
+        source,
+        rotation,
+        sharing,
         past: Past::default(),
         publisher,
         policy: config.refresh,
@@ -100,6 +100,30 @@ pub fn refresher(
         entropy: fastrand::f64,
     };
     (refresher, credential)
+}
+
+/// The refresh token of `config` and its way to a store of this process.
+#[must_use]
+pub fn rotation(config: &CredentialConfig) -> Rotation {
+    keeping(config, Traits::default()).0
+}
+
+/// The refresh token that `config` begins with, where it is kept, and with whom it is shared.
+fn keeping(config: &CredentialConfig, traits: Traits) -> (Rotation, Option<Sharing>) {
+    let identity = identity(&config.source);
+    let account = identity.as_ref().map(|identity| identity.account.clone());
+    let rotation = |store| Rotation::new(config.refresh_token.clone(), store).of(identity);
+    match &config.store {
+        None => (rotation(None), None),
+        Some(StoreSettings::File(path)) => {
+            (rotation(Some(Store::File(FileStore::new(path.clone())))), None)
+        }
+        Some(StoreSettings::Shared(settings)) => {
+            let Traits { rotation_grace: grace, rotation_expected: rotates, fallback, .. } = traits;
+            let party = Party { grace, rotates, fallback, account };
+            (rotation(None).shared(), Some(Sharing::by(Agreement::new(settings, party))))
+        }
+    }
 }
 
 /// Something to spawn.

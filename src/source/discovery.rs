@@ -54,7 +54,7 @@ impl Discovery {
     pub async fn ask(self, endpoint: &Endpoint, issuer: &str) -> Result<Endpoints, FetchError> {
         let mut refused = unfit(Reason::NotFound, "the issuer is no URL".to_owned());
         for url in well_known(issuer) {
-            let answer = endpoint.send(request(&url)?).await.map_err(|mut error| {
+            let answer = endpoint.send(request(&url)?, None).await.map_err(|mut error| {
                 error.ambiguous = false; // nothing was spent
                 error.hint = Some("asking the issuer for its metadata".to_owned());
                 error

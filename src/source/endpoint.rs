@@ -25,6 +25,8 @@ use crate::tls::{self, TlsError, TlsSettings};
 pub const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// From the first byte sent to the last one read, connecting included.
 const TOTAL: Duration = Duration::from_secs(10);
+/// To read an answer that came while nobody looked.
+const LATE: Duration = Duration::from_millis(200);
 /// For connecting and the TLS handshake.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -63,19 +65,29 @@ impl Endpoint {
         read_bytes(certificate).ok().map(|content| Fingerprint::of(&content))
     }
 
-    /// Sends `request` and reads the whole answer.
+    /// Sends `request`, unless it is later than `until`, and reads the whole answer.
     ///
     /// # Errors
     /// Transient, and `ambiguous` from the moment that the request may have reached the server.
-    pub async fn send(&self, request: TokenRequest) -> Result<Answer, FetchError> {
-        let started = Moment::now().mono;
+    pub async fn send(
+        &self,
+        request: TokenRequest,
+        until: Option<Moment>,
+    ) -> Result<Answer, FetchError> {
+        let now = Moment::now();
+        let left = until.map_or(TOTAL, |until| until.remaining(now).min(TOTAL));
+        let (started, deadline) = (now.mono, now.mono + left);
         let peer = self
             .peer(&request.uri)
             .map_err(|error| FetchError::new(Class::Transient, Reason::Tls).caused_by(error))?;
-        let stream = peer.connect(started + CONNECT).await.map_err(not_connected)?;
+        let stream = peer.connect(deadline.min(started + CONNECT)).await.map_err(not_connected)?;
         let failed = |error: hyper::Error| lost(Reason::Network).caused_by(error);
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        // As when this process was stopped meanwhile.
+        if until.is_some_and(|until| until.reached(Moment::now())) {
+            return Err(FetchError::new(Class::Transient, Reason::Timeout));
+        }
         let exchange = async {
             let answer = sender.send_request(into_hyper(request)).await.map_err(failed)?;
             let (head, body) = answer.into_parts();
@@ -84,7 +96,7 @@ impl Endpoint {
             let body = Zeroizing::new(body.to_bytes().to_vec());
             Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
         };
-        drive(exchange, connection, started + TOTAL).await
+        drive(exchange, connection, deadline).await
     }
 
     fn peer(&self, uri: &Uri) -> Result<Peer, PeerError> {
@@ -123,7 +135,13 @@ where
             _ = connection => exchange.await,
         }
     };
-    timeout_at(deadline, both).await.unwrap_or_else(|_| Err(lost(Reason::Timeout)))
+    let mut both = std::pin::pin!(both);
+    if let Ok(answer) = timeout_at(deadline, &mut both).await {
+        return answer;
+    }
+    // A process that was stopped finds its deadline passed and the answer here.
+    let late = Moment::now().plus(LATE);
+    timeout_at(late.mono, both).await.unwrap_or_else(|_| Err(lost(Reason::Timeout)))
 }
 
 fn into_hyper(request: TokenRequest) -> Request<Full<Bytes>> {

@@ -139,10 +139,10 @@ impl DialectSource {
             self.add_assertions(exchange, rendered, attempt)?;
             let mut request = exchange::render(exchange, &self.dialect, rendered, params)?;
             let Some(prover) = &self.prover else {
-                return self.endpoint.send(request).await;
+                return self.endpoint.send(request, attempt.until).await;
             };
             let origin = proof::add(prover, &mut request, attempt.now)?;
-            let answer = self.endpoint.send(request).await?;
+            let answer = self.endpoint.send(request, attempt.until).await?;
             let given = prover.remember(&origin, &answer.headers);
             if !(std::mem::take(&mut again) && given && proof::wants_nonce(&answer)) {
                 return Ok(answer);
@@ -307,7 +307,7 @@ impl TokenSource for DialectSource {
         rendered.set("access_token", token.value().expose());
         self.add_assertions(exchange, &mut rendered, Attempt::at(Moment::now()))?;
         let request = exchange::render(exchange, &self.dialect, &rendered, &[])?;
-        let answer = self.endpoint.send(request).await?;
+        let answer = self.endpoint.send(request, None).await?;
         answer::read_revocation(&answer, &exchange.ok)
     }
 

@@ -30,19 +30,65 @@ pub struct Rotation {
     identity: Option<Identity>,
     record: Option<Record>,
     unsynced: bool,
+    /// Others want each record, also of an answer that replaced nothing.
+    shared: bool,
 }
 
 impl Rotation {
     /// A chain that begins with `bootstrap` and is kept in `store`.
     #[must_use]
     pub fn new(bootstrap: Option<SecretRef>, store: Option<Store>) -> Self {
-        Self { bootstrap, store, identity: None, record: None, unsynced: false }
+        let (identity, record, unsynced, shared) = (None, None, false, false);
+        Self { bootstrap, store, identity, record, unsynced, shared }
     }
 
     /// The same, for tokens of `identity` only.
     #[must_use]
     pub fn of(self, identity: impl Into<Option<Identity>>) -> Self {
         Self { identity: identity.into(), ..self }
+    }
+
+    /// The same, for tokens that are shared with others.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        Self { shared: true, ..self }
+    }
+
+    /// Takes over what another process has stored. `begun` are the digests of configured refresh
+    /// tokens that were used: one of them is nothing new.
+    pub fn adopt(&mut self, record: Record, begun: &[String]) {
+        let configured = self.configured().filter(|digest| begun.contains(digest));
+        let bootstrap_sha256 = configured.or(record.bootstrap_sha256);
+        self.record = Some(Record { bootstrap_sha256, ..record });
+    }
+
+    /// What is held, for a place that has nothing yet.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// The stored refresh token, whatever is configured.
+    #[must_use]
+    pub fn stored(&self) -> Option<Secret> {
+        let newest = self.record.as_ref()?.refresh_token.as_ref()?;
+        Some(Secret::new(newest.to_string()))
+    }
+
+    /// The configured refresh token if it still has this digest.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn configured_as(&self, digest: &str) -> Result<Option<Secret>, SecretError> {
+        let secret = self.bootstrap.as_ref().map(SecretRef::read).transpose()?;
+        Ok(secret.filter(|secret| secret.fingerprint().to_hex() == digest))
+    }
+
+    /// SHA-256 of the configured refresh token, as it is now.
+    #[must_use]
+    pub fn configured(&self) -> Option<String> {
+        let secret = self.bootstrap.as_ref()?.read().ok()?;
+        Some(secret.fingerprint().to_hex())
     }
 
     /// Goes on with what `former` held, the owner before this one of tokens of the same account.
@@ -143,11 +189,12 @@ impl Rotation {
     /// The store was not written: [`Self::unsynced`] until [`Self::sync`] succeeds. What arrived is
     /// in force all the same, since the old refresh token must never be sent again.
     pub fn take(&mut self, sent: Option<&Secret>, fetched: &Fetched) -> Result<(), StoreError> {
-        let kept = sent.filter(|_| !fetched.gave_up);
-        let refresh_token = fetched.refresh_token.as_ref().or(kept);
+        let old = sent.filter(|_| !fetched.gave_up);
+        let refresh_token = fetched.refresh_token.as_ref().or(old);
         let rotated = fetched.refresh_token.is_some() || fetched.gave_up;
         let given_up_before = self.record.as_ref().is_some_and(|r| r.refresh_token.is_none());
-        if !rotated && (self.store.is_none() || (refresh_token.is_none() && !given_up_before)) {
+        let kept = self.store.is_some() && (refresh_token.is_some() || given_up_before);
+        if !rotated && !kept && !self.shared {
             return Ok(());
         }
         self.record =
@@ -182,7 +229,7 @@ impl Rotation {
     pub fn leave(&self, fetched: &Fetched) -> Result<(), StoreError> {
         let Some(store) = &self.store else { return Ok(()) };
         // The login is what is newest: the configured refresh token counts again once it is another.
-        let began_with = self.bootstrap_fingerprint();
+        let began_with = self.configured();
         let refresh_token = fetched.refresh_token.as_ref();
         store.leave(&self.record_of(refresh_token, began_with, Some(&fetched.token)))
     }
@@ -265,7 +312,7 @@ impl Rotation {
     /// Another refresh token was configured than the one that the chain began with.
     fn replaced_by_operator(&self, record: &Record) -> bool {
         // A chain that began with another way in has `None` there.
-        let configured = self.bootstrap_fingerprint();
+        let configured = self.configured();
         configured.is_some_and(|configured| record.bootstrap_sha256 != Some(configured))
     }
 
@@ -281,17 +328,12 @@ impl Rotation {
         match self.record.as_ref().filter(|record| !self.anothers(record)) {
             Some(record)
                 if sent.is_none_or(|sent| record.is_refreshed_by(sent))
-                    && sent_sha256 != self.bootstrap_fingerprint() =>
+                    && sent_sha256 != self.configured() =>
             {
                 record.bootstrap_sha256.clone()
             }
             _ => sent_sha256,
         }
-    }
-
-    fn bootstrap_fingerprint(&self) -> Option<String> {
-        let secret = self.bootstrap.as_ref()?.read().ok()?;
-        Some(secret.fingerprint().to_hex())
     }
 }
 

@@ -4,11 +4,152 @@
 //! only by whoever has seen the present one. Nothing here believes in locks or time-outs of the
 //! engine. What the processes write there to agree is the business of `document` and `protocol`.
 
+use std::fmt;
+use std::time::Duration;
+
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::secret::SecretRef;
+
+mod agreement;
 pub mod document;
+#[cfg(test)]
+pub mod memory;
 pub mod protocol;
+#[cfg(feature = "redis")]
+pub mod redis;
+pub mod seal;
+
+pub use agreement::{Agreement, Party};
+
+/// How long an intent stands unless the configuration says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(15);
+
+/// What a configuration says about a store that several processes share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where.
+    pub place: Place,
+    /// 32 bytes in base64: with it everything is encrypted.
+    pub encryption_key: Option<SecretRef>,
+    /// How long the others wait for a process that has begun to refresh; that one waits for two
+    /// thirds of it.
+    pub deadline: Duration,
+}
+
+/// The registers that a configuration can name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A key at a Redis server.
+    #[cfg(feature = "redis")]
+    Redis(redis::Place),
+    /// For tests: a name in this process.
+    #[cfg(test)]
+    Memory(memory::Memory),
+}
+
+impl Place {
+    /// How often it is looked at when nothing is heard: often enough to object to a beginning, where
+    /// that costs little.
+    #[must_use]
+    pub fn look_every(&self) -> Duration {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => Duration::from_secs(1),
+            #[cfg(test)]
+            Self::Memory(_) => Duration::from_secs(1),
+        }
+    }
+
+    /// What it is called at its engine; what is encrypted for one is no good for another.
+    #[must_use]
+    pub fn register(&self) -> String {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(place) => place.key.clone(),
+            #[cfg(test)]
+            Self::Memory(_) => "memory".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    /// Without a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(place) => place.fmt(f),
+            #[cfg(test)]
+            Self::Memory(_) => f.write_str("memory"),
+        }
+    }
+}
+
+impl Settings {
+    /// The secrets that reaching and reading it takes.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        let password = match &self.place {
+            #[cfg(feature = "redis")]
+            Place::Redis(place) => place.password.as_ref(),
+            #[cfg(test)]
+            Place::Memory(_) => None,
+        };
+        self.encryption_key.iter().chain(password)
+    }
+}
+
+/// The engines that there are.
+enum Engine {
+    #[cfg(feature = "redis")]
+    Redis(Box<redis::Redis>),
+    #[cfg(test)]
+    Memory(memory::Memory),
+}
+
+impl Engine {
+    fn new(place: &Place) -> Self {
+        match place {
+            #[cfg(feature = "redis")]
+            Place::Redis(place) => Self::Redis(Box::new(redis::Redis::new(place.clone()))),
+            #[cfg(test)]
+            Place::Memory(memory) => Self::Memory(memory.clone()),
+        }
+    }
+}
+
+impl Register for Engine {
+    async fn read(&mut self) -> Result<Held, RegisterError> {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.read().await,
+            #[cfg(test)]
+            Self::Memory(memory) => memory.read().await,
+        }
+    }
+
+    async fn swap(
+        &mut self,
+        expected: &Version,
+        content: &Content,
+    ) -> Result<Swapped, RegisterError> {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.swap(expected, content).await,
+            #[cfg(test)]
+            Self::Memory(memory) => memory.swap(expected, content).await,
+        }
+    }
+
+    async fn changed(&mut self) {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.changed().await,
+            #[cfg(test)]
+            Self::Memory(memory) => memory.changed().await,
+        }
+    }
+}
 
 /// A register at an engine that several processes share.
 ///

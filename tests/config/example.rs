@@ -18,7 +18,7 @@ fn the_example_is_valid_as_it_stands() {
 #[test]
 fn the_example_is_valid_with_every_key() {
     let config = load(&with_every_key());
-    assert_eq!((config.credentials.len(), config.routes.len()), (27, 2));
+    assert_eq!((config.credentials.len(), config.routes.len()), (28, 2));
 }
 
 #[test]
@@ -71,6 +71,8 @@ fn load(text: &str) -> Config {
     let service_account = serde_json::json!({ "client_email": "robot@project.example",
         "private_key": key, "private_key_id": "1" });
     home.write("var/run/secrets/google/key.json", &service_account.to_string());
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    home.write("var/run/secrets/many/store-key", key);
     home.write("etc/bearerd/acme.toml", DIALECT);
     home.load(&text).unwrap_or_else(|told| panic!("{told}"))
 }

@@ -3,7 +3,7 @@
 #
 #   tests/deps/install.sh [build|test|bench|deploy]...      test and bench unless told otherwise
 #
-# build: cmake (for pingora-core's zlib); test: build, glewlwyd and the npm packages of tests/oidc;
+# build: cmake (for pingora-core's zlib); test: build, glewlwyd, Redis and the npm packages of tests/oidc;
 # bench: build and the peers; deploy: build, containers, Prometheus and what checks manifests.
 # It does nothing, silently, where nothing is missing.
 
@@ -75,7 +75,7 @@ PYTHON
 }
 
 build() { debian cmake; }
-tests() { build; debian glewlwyd; npm_packages "$root/tests/oidc"; }
+tests() { build; debian glewlwyd redis-server; npm_packages "$root/tests/oidc"; }
 bench() { debian cmake nginx haproxy wrk; }
 deploy() {
     debian cmake wrk podman runc buildah nsenter=util-linux promtool=prometheus \

@@ -46,6 +46,7 @@ mod replays;
 mod rotation;
 mod secrets;
 mod settling;
+mod shared;
 mod shutdown;
 mod signs;
 mod smoke;

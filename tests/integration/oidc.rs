@@ -28,7 +28,7 @@ const LIFE: &str = "5";
 const TRAFFIC: Duration = Duration::from_secs(9);
 
 /// The server as a process of its own, and what it said about itself.
-struct Provider {
+pub struct Provider {
     child: Child,
     told: Value,
 }
@@ -38,7 +38,7 @@ impl Provider {
         Self::start_with(&[])
     }
 
-    fn start_with(more: &[&str]) -> Self {
+    pub fn start_with(more: &[&str]) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oidc");
         assert!(
             directory.join("node_modules/oidc-provider").is_dir(),
@@ -59,16 +59,16 @@ impl Provider {
         Self { child, told }
     }
 
-    fn text(&self, pointer: &str) -> &str {
+    pub fn text(&self, pointer: &str) -> &str {
         self.told.pointer(pointer).and_then(Value::as_str).expect(pointer)
     }
 
-    fn control(&self) -> SocketAddr {
+    pub fn control(&self) -> SocketAddr {
         let port = self.told["control_port"].as_u64().expect("a port");
         SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).expect("a port")))
     }
 
-    async fn stats(&self) -> Value {
+    pub async fn stats(&self) -> Value {
         request(self.control(), "GET", "/stats", &[], b"").await.json()
     }
 }

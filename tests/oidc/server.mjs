@@ -203,14 +203,25 @@ function countTokenRequests(provider) {
   return counts;
 }
 
-// The side port: what a test asks about the server, and what a test API asks about a token.
+// The side port: what a test asks about the server, and what a test API asks about a token. Signing
+// in begins another family.
 function controls(provider, counts, grantId) {
+  let newest;
+  provider.on('refresh_token.saved', ({ jti }) => { newest = jti; });
   const answers = {
     '/stats': async () => ({
       ...counts,
       family_alive: Boolean(await provider.Grant.find(grantId)),
+      newest,
     }),
-    '/active': async (query) => ({ active: await isActive(provider, query.get('token')) }),
+    '/sign-in': async () => {
+      const family = await seedFamily(provider);
+      grantId = family.grantId;
+      return { refresh_token: family.refreshToken };
+    },
+    '/active': async (query) => ({
+      active: await isActive(provider, query.get('token'), Number(query.get('leeway'))),
+    }),
   };
   return async (request, response) => {
     const { pathname, searchParams } = new URL(request.url, 'http://control');
@@ -220,10 +231,12 @@ function controls(provider, counts, grantId) {
   };
 }
 
-async function isActive(provider, token) {
-  const found = (await provider.AccessToken.find(token))
-    ?? (await provider.ClientCredentials.find(token));
-  return Boolean(found?.isValid);
+// With a leeway, as APIs give it to clocks: the server counts whole seconds.
+async function isActive(provider, token, leeway) {
+  const options = { ignoreExpiration: leeway > 0 };
+  const found = (await provider.AccessToken.find(token, options))
+    ?? (await provider.ClientCredentials.find(token, options));
+  return Boolean(found) && found.exp + leeway > Date.now() / 1000;
 }
 
 async function listen(server = createServer()) {

@@ -1,6 +1,8 @@
 //! What the processes that share a refresh token have written down for each other: the tokens, who
 //! is fetching, what is in doubt, and what is over. Pure data, and how each of its successors is made.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
@@ -31,7 +33,7 @@ pub struct Document {
     pub doubt: Option<Doubt>,
     /// The refresh token is not to be sent again by anybody.
     pub dead: Option<Dead>,
-    /// The last attempt failed: how often in a row, and when the next one is to be made.
+    /// The last attempt failed: how often in a row, and how long all of them wait.
     pub pause: Option<Pause>,
 }
 
@@ -72,8 +74,6 @@ pub struct Doubt {
     pub about: Token,
     /// When it was sent first, in milliseconds since the epoch, at the earliest.
     pub since: u64,
-    /// When it was sent last, in the same way.
-    pub last: u64,
     /// How often it was sent, as far as can be known.
     pub sends: u32,
 }
@@ -89,10 +89,12 @@ pub enum Dead {
 }
 
 /// The patience that everybody has after a failure.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Pause {
-    /// In milliseconds since the epoch.
-    pub until: u64,
+    /// The write that it came with.
+    pub by: String,
+    /// In milliseconds, from when it is first seen.
+    pub wait: u64,
     /// In a row.
     pub failures: u32,
 }
@@ -153,9 +155,13 @@ impl Document {
 
     /// The attempt failed, and nothing was spent.
     #[must_use]
-    pub fn failed(&self, nonce: String, pause: Option<Pause>) -> Self {
+    pub fn failed(&self, nonce: String, failure: Option<(Duration, u32)>) -> Self {
         let mut next = self.next(nonce);
-        (next.intent, next.pause) = (None, pause);
+        next.intent = None;
+        if let Some((wait, failures)) = failure {
+            let (by, wait) = (next.nonce.clone(), whole(wait));
+            next.pause = Some(Pause { by, wait, failures });
+        }
         next
     }
 
@@ -184,10 +190,10 @@ impl Document {
         let Some(intent) = self.intent.as_ref().filter(|i| i.spends != Token::Nothing) else {
             return self.doubt.clone();
         };
-        let (about, last) = (intent.spends.clone(), intent.since);
+        let (about, since) = (intent.spends.clone(), intent.since);
         Some(match self.doubt.as_ref().filter(|doubt| doubt.about == about) {
-            Some(doubt) => Doubt { last, sends: doubt.sends + 1, ..doubt.clone() },
-            None => Doubt { about, since: last, last, sends: 1 },
+            Some(doubt) => Doubt { sends: doubt.sends + 1, ..doubt.clone() },
+            None => Doubt { about, since, sends: 1 },
         })
     }
 
@@ -218,9 +224,14 @@ impl Document {
     }
 }
 
+/// Whole milliseconds.
+#[must_use]
+pub fn whole(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds of `now` since the epoch.
 #[must_use]
 pub fn millis(now: Moment) -> u64 {
-    let since = now.wall.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    whole(now.wall.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
 }

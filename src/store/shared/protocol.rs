@@ -16,8 +16,13 @@ use super::document::{Dead, Document, Intent, millis};
 use crate::clock::Moment;
 
 mod claim;
+#[cfg(test)]
+mod model;
 mod settle;
+mod sightings;
 mod words;
+
+use sightings::Sightings;
 
 pub use words::{Call, Claim, Effect, Event, Fate, Goal, Outcome, Rest, Terms, Verdict};
 
@@ -36,10 +41,7 @@ pub struct Protocol {
     known: Option<(Version, Document)>,
     /// Of which age the tokens are that the owner has.
     taken: (u64, u64),
-    /// Somebody else's intent, and when it was first seen.
-    rival: Option<(Intent, Moment)>,
-    /// A register without tokens, by its epoch, and when it was first seen.
-    born: Option<(u64, Moment)>,
+    seen: Sightings,
     /// The write under way, or whose fate is not known.
     write: Option<Write>,
     /// The attempt of this process.
@@ -83,11 +85,16 @@ impl Protocol {
             rounds: 0,
             known: None,
             taken: (0, 0),
-            rival: None,
-            born: None,
+            seen: Sightings::default(),
             write: None,
             mine: None,
         }
+    }
+
+    /// Goes on where `former` ended, on terms of its own.
+    pub fn inherit(&mut self, former: Self) {
+        let terms = self.terms.clone();
+        *self = Self { terms, ..former };
     }
 
     /// Takes one event and says what to do.
@@ -202,17 +209,11 @@ impl Protocol {
         let older = known.is_some_and(|known| {
             document.age() == known.age() && document.revision < known.revision
         });
-        match (&document.intent, &self.rival) {
-            // A write was lost by the engine: whoever made that intent may be calling all the same.
-            (None, Some((rival, _))) if older => document.intent = Some(rival.clone()),
-            (Some(intent), Some((rival, _))) if rival.nonce == intent.nonce => {}
-            (Some(intent), _) => self.rival = Some((intent.clone(), now)),
-            (None, _) => self.rival = None,
+        // A write was lost by the engine: whoever made that intent may be calling all the same.
+        if let (true, None, Some((lost, _))) = (older, &document.intent, &self.seen.intent) {
+            document.intent = Some(lost.clone());
         }
-        let born = (document.record.is_none()).then_some(document.epoch);
-        if born != self.born.map(|(epoch, _)| epoch) {
-            self.born = born.map(|epoch| (epoch, now));
-        }
+        self.seen.note(&document, now);
         self.known = Some((version, document));
     }
 
@@ -221,9 +222,11 @@ impl Protocol {
         let Write { what, document } = write;
         self.see(version, document, now);
         match what {
-            What::Claim { in_doubt, at } => self.granted(in_doubt, at, now),
+            What::Claim { in_doubt, at } if matches!(self.goal, Goal::Claim(_)) => {
+                self.granted(in_doubt, at, now)
+            }
             What::Settle => self.settled(now),
-            What::Other => self.decide(now),
+            What::Claim { .. } | What::Other => self.decide(now),
         }
     }
 
@@ -246,8 +249,8 @@ impl Protocol {
         match self.goal.clone() {
             Goal::Claim(claim) => self.claim(&claim, version, &document, now),
             Goal::Look | Goal::Settle => match document.dead {
-                Some(dead) => Rest::Dead(dead).into(),
-                None => Rest::Settled.into(),
+                Some(dead) if !self.terms.fallback => Rest::Dead(dead).into(),
+                _ => Rest::Settled.into(),
             },
         }
     }

@@ -5,12 +5,14 @@ use std::time::Duration;
 use super::{Call, Claim, Effect, Mine, Protocol, Rest, Verdict, What};
 use crate::clock::Moment;
 use crate::store::shared::Version;
-use crate::store::shared::document::{Document, Doubt, Intent, Token, millis};
+use crate::store::shared::document::{Document, Doubt, Intent, Token, millis, whole};
 
 /// A refresh token in doubt is put off until the access token has this share of its life left.
 const NEARLY_SPENT: f64 = 0.05;
 /// Between two attempts with a refresh token that was sent more than once without an answer.
 const LONG_PAUSE: Duration = Duration::from_mins(5);
+/// What another process may ask for after a failure.
+const LONGEST_PAUSE: Duration = Duration::from_mins(15);
 
 impl Protocol {
     /// Writes an intent, if nothing speaks against it.
@@ -62,8 +64,7 @@ impl Protocol {
             let used = self.mine.as_ref().is_some_and(|mine| mine.intent.nonce == intent.nonce);
             return Ok(if used { document.doubt_about_intent() } else { document.doubt.clone() });
         }
-        let seen = self.rival.as_ref().filter(|(rival, _)| rival.nonce == intent.nonce);
-        let until = seen.map_or(now, |(_, seen)| *seen).plus(self.terms.lease);
+        let until = self.seen.intent.as_ref().map_or(now, |(_, at)| *at).plus(self.terms.lease);
         // By the monotonic clock alone: the other one may be stepped.
         if now.mono < until.mono {
             return Err(until);
@@ -104,13 +105,15 @@ impl Protocol {
         token: &Token,
         now: Moment,
     ) -> Option<Rest> {
-        let settled = self.born.filter(|_| *token != Token::Nothing);
-        let settled = settled.map(|(_, born)| born.plus(self.terms.settle));
+        let empty = self.seen.empty.filter(|_| *token != Token::Nothing);
+        let settled = empty.map(|(_, at)| at.plus(self.terms.settle));
         if let Some(until) = settled.filter(|until| now.mono < until.mono) {
             return Some(Rest::New(until));
         }
-        let pause = document.pause.filter(|pause| !claim.hasty && pause.until > millis(now))?;
-        Some(Rest::Paused(at(pause.until, now)))
+        let pause = document.pause.as_ref().filter(|_| !claim.hasty)?;
+        let (_, at) = self.seen.pause.as_ref()?;
+        let until = at.plus(Duration::from_millis(pause.wait).min(LONGEST_PAUSE));
+        (!until.reached(now)).then_some(Rest::Paused(until))
     }
 
     /// Whether a refresh token that may be spent is still in doubt if it is sent once more now; or
@@ -121,18 +124,44 @@ impl Protocol {
         doubt: &Doubt,
         now: Moment,
     ) -> Result<bool, Moment> {
-        let time = millis(now);
-        let in_grace = |grace: Duration| time < doubt.since.saturating_add(whole(grace));
+        let seen = self.first_seen(doubt, now);
+        // By every clock there is: it is the provider's that counts.
+        let in_grace = |grace: Duration| {
+            let by_wall = millis(now) < doubt.since.saturating_add(whole(grace));
+            by_wall && !seen.plus(grace).reached(now)
+        };
         if doubt.sends == 1 && self.terms.grace.is_some_and(in_grace) {
             return Ok(false);
         }
-        let again = if doubt.sends > 1 && !self.terms.fallback {
-            doubt.last.saturating_add(whole(LONG_PAUSE))
-        } else {
-            0
-        };
-        let from = nearly_spent(document).max(again);
-        if time < from { Err(at(from, now)) } else { Ok(true) }
+        let nearly = self.nearly_spent(document, now);
+        let rested = seen.plus(LONG_PAUSE);
+        let again = doubt.sends > 1 && !self.terms.fallback && !rested.reached(now);
+        match (nearly.filter(|at| !at.reached(now)), again.then_some(rested)) {
+            (None, None) => Ok(true),
+            (Some(nearly), Some(rested)) if nearly.mono > rested.mono => Err(nearly),
+            (Some(until), None) | (_, Some(until)) => Err(until),
+        }
+    }
+
+    /// When this process first saw that token in doubt, sent so often.
+    fn first_seen(&self, doubt: &Doubt, now: Moment) -> Moment {
+        let noted = self.seen.doubt.as_ref();
+        let noted =
+            noted.filter(|((about, sends), _)| (about, sends) == (&doubt.about, &doubt.sends));
+        let noted = noted.map(|(_, at)| at).or(self.seen.intent.as_ref().map(|(_, at)| at));
+        noted.copied().or(self.seen.age.map(|(_, at)| at)).unwrap_or(now)
+    }
+
+    /// When the access token is nearly used up, by either clock; `None` if there is none.
+    fn nearly_spent(&self, document: &Document, now: Moment) -> Option<Moment> {
+        let record = document.record.as_ref().filter(|record| record.access_token.is_some())?;
+        let life = Duration::from_secs(record.expires_at.saturating_sub(record.obtained_at));
+        let ends = Duration::from_secs(record.expires_at);
+        let at = whole(ends.saturating_sub(life.mul_f64(NEARLY_SPENT)));
+        let seen = self.seen.age.map_or(now, |(_, at)| at);
+        // A clock that was stepped back must not lengthen it.
+        let left = Duration::from_millis(at.saturating_sub(millis(seen))).min(life);
+        Some(seen.plus(left))
     }
 
     fn intent(&mut self, document: &Document, spends: Token, now: Moment) -> Intent {
@@ -157,27 +186,10 @@ impl Protocol {
         if claimed.plus(self.terms.call() / 2).reached(now) {
             return self.decide(now);
         }
-        let (age, failures) = (document.age(), document.pause.map_or(0, |pause| pause.failures));
+        let (age, failures) =
+            (document.age(), document.pause.as_ref().map_or(0, |pause| pause.failures));
         let (token, until) = (intent.spends.clone(), claimed.plus(self.terms.call()));
         self.mine = Some(Mine { intent, age, outcome: None });
         Effect::Tell(Verdict::Call(Call { token, in_doubt, until, failures }))
     }
-}
-
-/// When the access token is nearly used up, in milliseconds since the epoch.
-fn nearly_spent(document: &Document) -> u64 {
-    let token = document.record.as_ref().filter(|record| record.access_token.is_some());
-    let Some(record) = token else { return 0 };
-    let life = Duration::from_secs(record.expires_at.saturating_sub(record.obtained_at));
-    let ends = Duration::from_secs(record.expires_at);
-    whole(ends.saturating_sub(life.mul_f64(NEARLY_SPENT)))
-}
-
-/// The moment of `time`, in milliseconds since the epoch, as seen from `now`.
-fn at(time: u64, now: Moment) -> Moment {
-    now.plus(Duration::from_millis(time.saturating_sub(millis(now))))
-}
-
-fn whole(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -28,10 +28,11 @@ impl Protocol {
         let outcome = mine.outcome.clone()?;
         let ours = document.intent.as_ref().is_some_and(|i| i.nonce == mine.intent.nonce);
         let gone_on = document.age() > mine.age && document.record.is_some();
+        let went_back = !ours && document.dead == Some(Dead::Lost);
         let spent = mine.intent.spends.clone();
         let next = match outcome {
             // The others could not know these tokens, and none is newer: they are not given up.
-            Outcome::Renewed(record) if !gone_on && document.dead != Some(Dead::Lost) => {
+            Outcome::Renewed(record) if !gone_on && !went_back => {
                 if let (false, Err(until)) = (ours, self.standing(document, now)) {
                     return Some(Rest::Busy(until).into());
                 }
@@ -39,7 +40,7 @@ impl Protocol {
             }
             Outcome::Refused if ours => document.refused(self.nonce(), &spent),
             Outcome::Lost if ours => document.doubted(self.nonce()),
-            Outcome::Failed(pause) if ours => document.failed(self.nonce(), pause),
+            Outcome::Failed(failure) if ours => document.failed(self.nonce(), failure),
             _ => {
                 self.mine = None;
                 return None;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::store::Record;
-use crate::store::shared::document::{Dead, Document, Pause, Token};
+use crate::store::shared::document::{Dead, Document, Token};
 use crate::store::shared::{Swapped, Version};
 
 /// What is the same for every attempt.
@@ -95,8 +95,9 @@ pub enum Outcome {
     Refused,
     /// The refresh token was sent, and no answer came.
     Lost,
-    /// It failed otherwise, and nothing was spent.
-    Failed(Option<Pause>),
+    /// It failed otherwise, and nothing was spent: how long all wait, and how many failures in a row
+    /// that makes.
+    Failed(Option<(Duration, u32)>),
 }
 
 /// What is to be done next.

@@ -1,0 +1,134 @@
+//! Refreshers that share a refresh token through a register.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::*;
+use crate::secret::SecretRef;
+use crate::store::shared::memory::Memory as Register;
+use crate::store::shared::{Agreement, DEADLINE, Party, Place, Settings};
+
+/// A replica at `register` that is configured with the refresh token `first`.
+fn setting(register: &Register, traits: Traits) -> Setting {
+    let Traits { rotation_grace: grace, rotation_expected: rotates, fallback, .. } = traits;
+    let party = Party { grace, rotates, fallback, account: None };
+    let place = Place::Memory(register.clone());
+    let settings = Settings { place, encryption_key: None, deadline: DEADLINE };
+    let bootstrap = SecretRef::Value(Secret::new("first".to_owned()));
+    Setting {
+        rotation: Rotation::new(Some(bootstrap), None).shared(),
+        sharing: Some(Sharing::by(Agreement::new(&settings, party))),
+        traits,
+        always: || Answer::Rotated(seconds(100.0), "next"),
+        ..Setting::default()
+    }
+}
+
+fn replicas(register: &Register, count: usize) -> Vec<Bench> {
+    (0..count).map(|_| Bench::run(setting(register, rotating()))).collect()
+}
+
+fn fetches(benches: &[Bench]) -> usize {
+    benches.iter().map(Bench::fetches).sum()
+}
+
+async fn wait_seconds(seconds_: f64) {
+    tokio::time::sleep(seconds(seconds_)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_fetches_and_all_have_its_token() {
+    let register = Register::new();
+    let benches = replicas(&register, 4);
+    wait_seconds(5.0).await;
+    assert_eq!(fetches(&benches), 1);
+    assert!(benches.iter().all(|bench| bench.bearer().is_some() && bench.generation() == 1));
+    for bench in &benches {
+        bench.credential.nudge(1);
+    }
+    wait_seconds(1.0).await;
+    assert_eq!(fetches(&benches), 2);
+    assert!(benches.iter().all(|bench| bench.generation() == 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_keeps_everybody_from_fetching_and_nobody_from_serving() {
+    let register = Register::new();
+    let benches = replicas(&register, 3);
+    wait_seconds(5.0).await;
+    register.down.store(true, Relaxed);
+    wait_seconds(80.0).await;
+    assert_eq!(fetches(&benches), 1);
+    assert!(benches.iter().all(|bench| bench.bearer().is_some()));
+    assert!(benches.iter().any(|bench| matches!(bench.activity(), Activity::BackingOff(_))));
+    wait_seconds(30.0).await;
+    assert!(benches.iter().all(|bench| bench.bearer().is_none()), "an expired token");
+    register.down.store(false, Relaxed);
+    wait_seconds(5.0).await;
+    assert_eq!(fetches(&benches), 2);
+    assert!(benches.iter().all(|bench| bench.bearer().is_some()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_is_lost_is_read_back_and_not_made_twice() {
+    let register = Register::new();
+    register.deaf.store(true, Relaxed);
+    let benches = replicas(&register, 3);
+    wait_seconds(60.0).await;
+    assert_eq!(fetches(&benches), 1);
+    assert!(benches.iter().all(|bench| bench.generation() == 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_asked_for_once_and_told_to_all() {
+    let register = Register::new();
+    let benches = replicas(&register, 3);
+    wait_seconds(5.0).await;
+    benches.iter().for_each(|bench| bench.script().always = Box::new(refusal));
+    wait_seconds(1000.0).await;
+    assert_eq!(fetches(&benches), 2);
+    for bench in &benches {
+        assert!(bench.credential.outlook().last.unwrap().needs_operator);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_must_wait_for_all_wait_for() {
+    let register = Register::new();
+    let benches = replicas(&register, 4);
+    wait_seconds(5.0).await;
+    benches.iter().for_each(|bench| bench.script().always = Box::new(outage));
+    wait_seconds(600.0).await;
+    // One alone makes about so many.
+    assert!((5..40).contains(&fetches(&benches)), "{}", fetches(&benches));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_in_doubt_for_all_until_the_token_is_nearly_used_up() {
+    let register = Register::new();
+    let benches = replicas(&register, 3);
+    wait_seconds(5.0).await;
+    benches.iter().for_each(|bench| bench.script().answers = vec![lost()].into());
+    wait_seconds(85.0).await;
+    assert_eq!(fetches(&benches), 2, "sent again while the token was good");
+    assert!(benches.iter().all(|bench| bench.bearer().is_some()));
+    benches.iter().for_each(|bench| bench.script().answers.clear());
+    wait_seconds(15.0).await;
+    assert_eq!(fetches(&benches), 3);
+    assert!(benches.iter().all(|bench| bench.bearer().is_some()));
+    let script: Vec<_> = benches.iter().flat_map(|b| b.script().fetches.clone()).collect();
+    assert_eq!(script.iter().filter(|fetch| fetch.in_doubt).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emptied_register_is_an_alarm() {
+    let register = Register::new();
+    let benches = replicas(&register, 3);
+    wait_seconds(5.0).await;
+    register.wipe();
+    wait_seconds(95.0).await;
+    assert_eq!(fetches(&benches), 1, "an old token was sent");
+    for bench in &benches {
+        let last = bench.credential.outlook().last.unwrap();
+        assert!(last.needs_operator && last.detail.unwrap().contains("went back"));
+    }
+}

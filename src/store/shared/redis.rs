@@ -1,0 +1,281 @@
+//! A register as a hash at a Redis server (7, Valkey): the version in one field, the content in the
+//! other, replaced by a script that compares first, and told to the others on a channel.
+//!
+//! The connection is ours: dialled and verified like every other one. Commands and messages share it
+//! (RESP3). It must be the primary's, and that one must not lose what it acknowledged: `appendfsync
+//! always`. A connection is used up by the call that was given up during its use.
+
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, PushInfo, PushKind,
+    RedisConnectionInfo, RedisError, Value,
+};
+use thiserror::Error;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::sleep;
+use zeroize::Zeroizing;
+
+use super::{Content, Held, MAX_CONTENT_BYTES, Register, RegisterError, Swapped, Version};
+use crate::clock::monotonic;
+use crate::dial::{Address, DialError, Peer};
+use crate::secret::{SecretError, SecretRef};
+use crate::tls::{self, TlsError, TlsSettings};
+
+/// For connecting, the handshake and the greeting.
+const CONNECT: Duration = Duration::from_millis(1500);
+/// Between two attempts to hear what changes.
+const RECONNECT: Duration = Duration::from_millis(250);
+/// Where those that share a register hear of a write.
+const CHANNEL: &str = ":changed";
+
+/// Compares, writes and tells, in one step. What is told must not make a write look failed.
+const SWAP: &str = r"
+if (redis.call('HGET', KEYS[1], 'version') or '') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[2], 'document', ARGV[3])
+redis.pcall('PUBLISH', ARGV[4], ARGV[2])
+return 1";
+
+/// Which key at which server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The server's name or address.
+    pub host: String,
+    /// 6379, usually.
+    pub port: u16,
+    /// The database's number.
+    pub database: i64,
+    /// The key.
+    pub key: String,
+    /// The user (ACL), if it is not the default one.
+    pub username: Option<String>,
+    /// The password, if there is one.
+    pub password: Option<SecretRef>,
+    /// How the server is verified; `None` = plaintext.
+    pub tls: Option<TlsSettings>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        let Self { host, port, database, key, .. } = self;
+        write!(f, "{scheme}://{host}:{port}/{database} {key}")
+    }
+}
+
+/// A register at a Redis server.
+pub struct Redis {
+    place: Place,
+    link: Option<Link>,
+    /// The version that this process wrote last: hearing of it is no news.
+    own: String,
+}
+
+/// A connection, and what drives it.
+struct Link {
+    connection: MultiplexedConnection,
+    driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+    heard: UnboundedReceiver<PushInfo>,
+}
+
+/// Why a server does not do what it is asked. Nothing that it said is shown, except its code.
+#[derive(Debug, Error)]
+enum Trouble {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the password is not there")]
+    Password(#[from] SecretError),
+    #[error("the host is no name that TLS could verify")]
+    Name,
+    #[error("the server answered {0}")]
+    Server(String),
+    #[error("the connection broke")]
+    Broken,
+    #[error("no answer in time")]
+    Silent,
+}
+
+impl Redis {
+    /// A register at `place`; nothing is connected yet.
+    #[must_use]
+    pub fn new(place: Place) -> Self {
+        Self { place, link: None, own: String::new() }
+    }
+
+    /// Sends one command. A connection that does not come back from it is not used again.
+    async fn ask(&mut self, command: &Cmd) -> Result<Value, RegisterError> {
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => self.place.connect().await?,
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = command.query_async(&mut link.connection) => answer.map_err(|e| trouble(&e)),
+            () = &mut link.driver => Err(Trouble::Broken),
+        };
+        match answer {
+            Ok(value) => {
+                self.link = Some(link);
+                Ok(value)
+            }
+            Err(trouble) => Err(self.place.error(trouble)),
+        }
+    }
+}
+
+impl Place {
+    async fn connect(&self) -> Result<Link, RegisterError> {
+        let connected = tokio::time::timeout(CONNECT, self.dial()).await;
+        connected.unwrap_or(Err(Trouble::Silent)).map_err(|trouble| self.error(trouble))
+    }
+
+    async fn dial(&self) -> Result<Link, Trouble> {
+        let Place { host, port, database, username, password, .. } = self;
+        let tls = match &self.tls {
+            Some(settings) => {
+                let name = settings.server_name.clone().unwrap_or_else(|| host.clone());
+                Some((tls::client(settings)?, name.try_into().map_err(|_| Trouble::Name)?))
+            }
+            None => None,
+        };
+        let peer = Peer { address: Address::Tcp(host.clone(), *port), tls };
+        let stream = peer.connect(monotonic() + CONNECT).await?;
+        let mut login = RedisConnectionInfo::default()
+            .set_db(*database)
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_skip_set_lib_name();
+        if let Some(username) = username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = password {
+            login = login.set_password(password.read()?.expose());
+        }
+        let (tell, heard) = unbounded_channel();
+        let config = AsyncConnectionConfig::new().set_push_sender(tell).set_response_timeout(None);
+        let connected = MultiplexedConnection::new_with_config(&login, stream, config).await;
+        let (mut connection, driver) = connected.map_err(|e| trouble(&e))?;
+        let mut driver: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(driver);
+        tokio::select! {
+            biased;
+            subscribed = connection.subscribe(self.channel()) => subscribed.map_err(|e| trouble(&e))?,
+            () = &mut driver => return Err(Trouble::Broken),
+        }
+        Ok(Link { connection, driver, heard })
+    }
+
+    fn channel(&self) -> String {
+        format!("{}{CHANNEL}", self.key)
+    }
+
+    fn error(&self, trouble: Trouble) -> RegisterError {
+        let place = self.to_string();
+        match trouble {
+            Trouble::Server(code) if is_about_access(&code) => {
+                let problem =
+                    format!("refuses us ({code}): check the user, the password and the ACL");
+                RegisterError::Unusable { place, problem }
+            }
+            Trouble::Server(code) if code == "WRONGTYPE" => {
+                let problem = "holds something else (WRONGTYPE): choose another key".to_owned();
+                RegisterError::Unusable { place, problem }
+            }
+            other => RegisterError::Unreachable { place, source: other.into() },
+        }
+    }
+}
+
+impl Register for Redis {
+    async fn read(&mut self) -> Result<Held, RegisterError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(&self.place.key).arg("version").arg("document");
+        let fields = match self.ask(&command).await? {
+            Value::Array(fields) => fields,
+            _ => Vec::new(),
+        };
+        match <[Value; 2]>::try_from(fields) {
+            Ok([Value::Nil, _]) => Ok(Held { version: Version(String::new()), content: None }),
+            Ok([Value::BulkString(version), Value::BulkString(content)])
+                if content.len() <= MAX_CONTENT_BYTES =>
+            {
+                let version = Version(String::from_utf8_lossy(&version).into_owned());
+                Ok(Held { version, content: Some(Zeroizing::new(content)) })
+            }
+            _ => {
+                let problem = "holds something that bearerd did not write".to_owned();
+                Err(RegisterError::Unusable { place: self.place.to_string(), problem })
+            }
+        }
+    }
+
+    async fn swap(
+        &mut self,
+        expected: &Version,
+        content: &Content,
+    ) -> Result<Swapped, RegisterError> {
+        // What cannot be reached is not written; from the command on, only reading can tell.
+        if self.link.is_none() {
+            self.link = Some(self.place.connect().await?);
+        }
+        let version = format!("{:032x}", fastrand::u128(..));
+        self.own.clone_from(&version);
+        let mut command = redis::cmd("EVAL");
+        command.arg(SWAP).arg(1).arg(&self.place.key);
+        command.arg(&expected.0).arg(&version).arg(content.as_slice()).arg(self.place.channel());
+        match self.ask(&command).await {
+            Ok(Value::Int(1)) => Ok(Swapped::Done(Version(version))),
+            Ok(Value::Int(0)) => Ok(Swapped::Conflict),
+            Ok(_) => Ok(Swapped::Unknown(self.place.error(Trouble::Broken))),
+            Err(error) => Ok(Swapped::Unknown(error)),
+        }
+    }
+
+    async fn changed(&mut self) {
+        loop {
+            let Some(link) = &mut self.link else {
+                sleep(RECONNECT).await;
+                self.link = self.place.connect().await.ok();
+                if self.link.is_some() {
+                    return;
+                }
+                continue;
+            };
+            let heard = tokio::select! {
+                heard = link.heard.recv() => heard,
+                () = &mut link.driver => None,
+            };
+            match heard {
+                Some(push) if push.kind == PushKind::Message => {
+                    let own = Value::BulkString(self.own.clone().into_bytes());
+                    if push.data.last() != Some(&own) {
+                        return;
+                    }
+                }
+                Some(push) if push.kind != PushKind::Disconnection => {}
+                _ => self.link = None,
+            }
+        }
+    }
+}
+
+/// Codes by which a server says that it does not let us.
+fn is_about_access(code: &str) -> bool {
+    matches!(code, "WRONGPASS" | "NOAUTH" | "NOPERM" | "DENIED" | "AUTH")
+}
+
+/// What went wrong, without a word of the server's but a code in capital letters.
+fn trouble(error: &RedisError) -> Trouble {
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return Trouble::Server("AUTH".to_owned());
+    }
+    let word = |code: &&str| code.len() <= 20 && code.bytes().all(|b| b.is_ascii_uppercase());
+    match error.code().filter(word) {
+        Some(code) => Trouble::Server(code.to_owned()),
+        None if error.kind() == ErrorKind::Extension => Trouble::Server("an error".to_owned()),
+        None => Trouble::Broken,
+    }
+}
