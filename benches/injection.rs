@@ -28,7 +28,7 @@ fn request(connection: bool) -> HeaderMap {
 }
 
 fn injection(c: &mut Criterion) {
-    let (publisher, credential) = publish("bench");
+    let (publisher, credential) = publish("bench", 1);
     let life = Duration::from_hours(1);
     let token =
         AccessToken::new(Secret::new("a".repeat(800)), Moment::now(), life).expect("visible ASCII");

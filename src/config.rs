@@ -14,6 +14,7 @@ use crate::credential::sign::Sign;
 use crate::dial::Address;
 use crate::schedule::RefreshPolicy;
 use crate::secret::{SecretRef, read_bytes};
+use crate::source::Bounds;
 use crate::source::dialect::Dialect;
 use crate::source::exec::Program;
 use crate::source::template::{Value, Values};
@@ -61,6 +62,8 @@ pub struct ServerConfig {
     pub shutdown_grace: Duration,
     /// What TLS listeners show, and whom they ask for a certificate.
     pub tls: Option<TlsIdentity>,
+    /// What callers have to show, if anything.
+    pub key: Option<KeyConfig>,
     /// Users who may connect to unix sockets; empty = this process's own.
     pub peer_uids: Vec<u32>,
     /// Where `bearerd token` asks for tokens.
@@ -69,6 +72,15 @@ pub struct ServerConfig {
     pub token_socket_uids: Vec<u32>,
     /// Bounds that hold for all connections.
     pub limits: Limits,
+}
+
+/// `server.key`: what callers have to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyConfig {
+    /// The header field that it comes in, which goes no further.
+    pub header: HeaderName,
+    /// Any of these will do, so that one can be replaced while callers still show the other.
+    pub keys: Vec<SecretRef>,
 }
 
 /// Where applications connect to.
@@ -99,6 +111,11 @@ pub struct Limits {
     pub idle_time: Duration,
     /// Copies kept for replays, over all requests, in bytes.
     pub replay_bytes: usize,
+    /// Requests at the same time on one HTTP/2 connection.
+    pub http2_streams: u32,
+    /// HTTP/2 streams that a caller may reset before they were looked at (CVE-2023-44487), and that
+    /// its errors may make us reset, before its connection is closed.
+    pub http2_resets: usize,
 }
 
 /// `[credentials.NAME]`
@@ -118,6 +135,10 @@ pub struct CredentialConfig {
     pub store: Option<StoreSettings>,
     /// When to refresh.
     pub refresh: RefreshPolicy,
+    /// How much is taken of what says what the token is.
+    pub bounds: Bounds,
+    /// Requests that may wait for it at the same time.
+    pub waiters: usize,
     /// Revoke the access token at a graceful stop.
     pub revoke_on_shutdown: bool,
     /// How a person signs in, where that is possible.
@@ -367,7 +388,9 @@ impl Config {
                 [&tls.certificate, &tls.key].into_iter().chain(&tls.client_ca_file)
             });
         let dialects = self.credentials.iter().filter_map(|c| c.dialect_file.as_ref());
-        tls.flat_map(TlsSettings::files).chain(listeners).chain(dialects).cloned()
+        let keys = self.server.key.iter().flat_map(|key| &key.keys).filter_map(SecretRef::path);
+        let keys = keys.map(Path::to_owned);
+        tls.flat_map(TlsSettings::files).chain(listeners).chain(dialects).cloned().chain(keys)
     }
 }
 

@@ -23,12 +23,10 @@ pub mod sign;
 use bearer::Bearer;
 pub use bearer::{Bound, Held, Scheme};
 
-/// Requests that may wait for one credential at the same time; further ones are refused at once.
-pub const MAX_WAITERS: usize = 1024;
-
-/// Makes the two ends of a credential, with no token yet.
+/// Makes the two ends of a credential, with no token yet. At most `max_waiters` requests wait for it
+/// at the same time; further ones are refused at once.
 #[must_use]
-pub fn publish(name: &str) -> (Publisher, Credential) {
+pub fn publish(name: &str, max_waiters: usize) -> (Publisher, Credential) {
     let shared = Arc::new(Shared {
         name: name.to_owned(),
         bearer: ArcSwapOption::empty(),
@@ -38,6 +36,7 @@ pub fn publish(name: &str) -> (Publisher, Credential) {
         wanted: AtomicU64::new(0),
         used: AtomicBool::new(false),
         waiters: AtomicUsize::new(0),
+        max_waiters,
     });
     (Publisher(Arc::clone(&shared)), Credential(shared))
 }
@@ -54,6 +53,7 @@ struct Shared {
     /// Set by readers, cleared by the writer: was the token used since it last asked?
     used: AtomicBool,
     waiters: AtomicUsize,
+    max_waiters: usize,
 }
 
 /// What the writer is up to, for those who wait and for `/status`.
@@ -188,7 +188,7 @@ impl Credential {
     /// Waits until `deadline` for a usable token of a generation above `generation`.
     ///
     /// # Errors
-    /// [`Unavailable`] when [`MAX_WAITERS`] wait already, when the writer will not try again before
+    /// [`Unavailable`] when too many wait already, when the writer will not try again before
     /// `deadline`, or at `deadline`.
     pub async fn newer_than(
         &self,
@@ -196,7 +196,7 @@ impl Credential {
         deadline: Instant,
         scheme: &Scheme,
     ) -> Result<Held, Unavailable> {
-        let _place = Waiting::enter(&self.0.waiters)
+        let _place = Waiting::enter(&self.0.waiters, self.0.max_waiters)
             .ok_or(Unavailable { retry_after: Duration::from_secs(1) })?;
         let mut outlook = self.0.outlook.subscribe();
         self.0.wanted.fetch_add(1, Ordering::Relaxed);
@@ -242,13 +242,13 @@ fn hopeless(outlook: &Outlook, now: Moment, deadline: Instant) -> bool {
     }
 }
 
-/// One of [`MAX_WAITERS`] places, given back on drop.
+/// One place among those who wait, given back on drop.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn enter(count: &'a AtomicUsize) -> Option<Self> {
+    fn enter(count: &'a AtomicUsize, max: usize) -> Option<Self> {
         let place = Self(count);
-        (count.fetch_add(1, Ordering::Relaxed) < MAX_WAITERS).then_some(place)
+        (count.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
     }
 }
 
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_token_is_rendered_for_each_scheme_and_marked_sensitive() {
-        let (publisher, credential) = publish("c");
+        let (publisher, credential) = publish("c", 16);
         give(&publisher, "tok", 60);
         for (scheme, line) in [
             (Scheme::Bearer, "Bearer tok"),
@@ -368,7 +368,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_expired_token_is_not_given() {
-        let (publisher, credential) = publish("c");
+        let (publisher, credential) = publish("c", 16);
         assert!(credential.bearer(Moment::now(), &Scheme::Bearer).is_none());
         give(&publisher, "tok", 10);
         assert!(credential.bearer(Moment::now(), &Scheme::Bearer).is_some());
@@ -378,7 +378,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiters_get_the_next_generation() {
-        let (publisher, credential) = publish("c");
+        let (publisher, credential) = publish("c", 16);
         give(&publisher, "one", 60);
         let (deadline, scheme) = (soon(), Scheme::Bare);
         let waiting = credential.newer_than(1, deadline, &scheme);
@@ -393,7 +393,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_terminal_answer_ends_waiting_at_once() {
-        let (publisher, credential) = publish("c");
+        let (publisher, credential) = publish("c", 16);
         let next = Moment::now().plus(Duration::from_mins(5));
         publisher.activity(Activity::Refused(next));
         let before = Moment::now().mono;
@@ -404,9 +404,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_is_bounded_in_time_and_number() {
-        let (_publisher, credential) = publish("c");
+        let (_publisher, credential) = publish("c", 16);
         let deadline = soon();
-        let crowd: Vec<_> = (0..MAX_WAITERS)
+        let crowd: Vec<_> = (0..16)
             .map(|_| {
                 let credential = credential.clone();
                 async move { credential.newer_than(0, deadline, &Scheme::Bare).await.is_err() }
@@ -414,7 +414,7 @@ mod tests {
             .map(Box::pin)
             .collect();
         let mut crowd = tokio::task::JoinSet::from_iter(crowd);
-        while credential.0.waiters.load(Ordering::Relaxed) < MAX_WAITERS {
+        while credential.0.waiters.load(Ordering::Relaxed) < 16 {
             tokio::task::yield_now().await;
         }
         let before = Moment::now().mono;
@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn nudges_about_one_generation_count_once() {
-        let (publisher, credential) = publish("c");
+        let (publisher, credential) = publish("c", 16);
         credential.nudge(3);
         credential.nudge(2);
         assert_eq!(publisher.refused(), 3);

@@ -4,5 +4,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     bearerd::process::harden();
+    bearerd::process::raise_open_files();
     bearerd::cli::main()
 }

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest;
+use aws_lc_rs::{constant_time, digest};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -57,6 +57,12 @@ impl Fingerprint {
         let mut out = [0; 32];
         out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
         Self(out)
+    }
+
+    /// True if both are the same, found out in a time that does not depend on where they differ.
+    #[must_use]
+    pub fn matches(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
 
     /// 64 hexadecimal digits.

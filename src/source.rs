@@ -32,6 +32,35 @@ pub mod speaker;
 pub mod template;
 pub mod vendor;
 
+/// How much is taken from whoever says what the token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The largest answer that is read, in bytes.
+    pub answer_bytes: usize,
+    /// From the first byte sent to an identity provider to the last one read, connecting included.
+    pub answer_time: Duration,
+    /// The longest token that is injected, in bytes.
+    pub token_bytes: usize,
+    /// The life of a token that does not tell its own.
+    pub default_lifetime: Duration,
+}
+
+impl Bounds {
+    /// No token is longer, whatever the configuration says.
+    pub const LONGEST_TOKEN: usize = crate::token::MAX_TOKEN_BYTES;
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            answer_bytes: 1 << 20,
+            answer_time: Duration::from_secs(10),
+            token_bytes: 16 << 10,
+            default_lifetime: Duration::from_mins(5),
+        }
+    }
+}
+
 /// What one attempt is made with.
 #[derive(Clone, Copy)]
 pub struct Attempt<'a> {

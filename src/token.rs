@@ -9,8 +9,9 @@ use crate::clock::Moment;
 use crate::dpop::Prover;
 use crate::secret::Secret;
 
-/// The longest token that is injected, in bytes. RFC 6749 gives no bound; header blocks have one.
-pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// The longest token that is ever injected, in bytes. RFC 6749 gives no bound; header blocks have
+/// one.
+pub const MAX_TOKEN_BYTES: usize = 64 << 10;
 
 /// Longer lives are cut to this: a year is "for ever" for a process, and sums cannot overflow.
 pub const MAX_LIFETIME: Duration = Duration::from_hours(366 * 24);
@@ -30,8 +31,8 @@ pub enum TokenError {
     /// Nothing to inject.
     #[error("the access token is empty")]
     Empty,
-    /// More than [`MAX_TOKEN_BYTES`].
-    #[error("the access token is longer than 16 KiB")]
+    /// More than was allowed.
+    #[error("the access token is longer than limits.token_bytes")]
     TooLong,
     /// Control characters, spaces or non-ASCII: outside RFC 6750 §2.1's `b64token` in a way that
     /// could split or corrupt a header.

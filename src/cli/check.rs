@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use super::{USAGE, complain};
 use crate::clock::Moment;
-use crate::config::{self, Config, SourceConfig};
+use crate::config::{self, Config, Limits, SourceConfig};
 use crate::credential::directory::Directory;
 use crate::metrics::Metrics;
+use crate::proxy::footprint::Footprint;
 use crate::server;
 use crate::telemetry::chain;
 
@@ -22,7 +23,7 @@ pub(super) fn run(path: &Path, fetch: bool) -> ExitCode {
         }
     };
     let mut out = std::io::stdout().lock();
-    let _ = write!(out, "{}", tables(&config));
+    let _ = write!(out, "{}\n{}", tables(&config), memory(&config.server.limits));
     for warning in &config.warnings {
         let _ = writeln!(out, "warning: {warning}");
     }
@@ -88,6 +89,24 @@ fn tables(config: &Config) -> String {
         "{}\n{}",
         table(&["credential", "provider", "source", "store"], credentials),
         table(&["route", "matches", "methods", "upstream", "credential", "header"], routes)
+    )
+}
+
+/// What the limits come to, in MiB.
+fn memory(limits: &Limits) -> String {
+    let footprint = Footprint::of(limits);
+    let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+    let kib = |bytes: usize| bytes.div_ceil(1 << 10);
+    format!(
+        "memory under attack, at most: {} MiB = {} + {} for replays + {} connections x {} KiB\n\
+         if all of those speak HTTP/2: {} MiB, {} KiB each\n",
+        mib(footprint.with_http1()),
+        mib(footprint.base),
+        mib(footprint.copies),
+        footprint.connections,
+        kib(footprint.http1),
+        mib(footprint.with_http2()),
+        kib(footprint.http2),
     )
 }
 

@@ -16,6 +16,7 @@ use crate::tls::TlsSettings;
 
 mod chains;
 mod exec;
+mod limits;
 mod login;
 mod oauth2;
 mod store;
@@ -69,6 +70,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     }
     let provider = section.take("provider").map_or(Some("oauth2".to_owned()), |i| i.text())?;
     let refresh = refresh(section.take("refresh"));
+    let limits = limits::read(section.take("limits"));
     if let "file" | "exec" = provider.as_str() {
         let source = if provider == "file" {
             let path = section.require("path", "path = \"/path/to/token\"");
@@ -85,6 +87,8 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
             refresh_token: None,
             store: None,
             refresh: refresh?,
+            bounds: limits?.bounds(refresh?),
+            waiters: limits?.waiters,
             revoke_on_shutdown: false,
             login: None,
         });
@@ -142,6 +146,8 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
         refresh_token,
         store,
         refresh: refresh?,
+        bounds: limits?.bounds(refresh?),
+        waiters: limits?.waiters,
         revoke_on_shutdown: revoke_on_shutdown?,
         login,
     })

@@ -236,7 +236,7 @@ fn upstream(item: &Item<'_>, tls: TlsSettings, allow_plaintext: bool) -> Option<
     })
 }
 
-fn header(item: &Item<'_>) -> Option<HeaderName> {
+pub(super) fn header(item: &Item<'_>) -> Option<HeaderName> {
     let text = item.text()?;
     let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
         item.wrong(format!("{text:?} is no header name; write one such as \"authorization\""));

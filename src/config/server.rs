@@ -4,12 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::reader::{Item, Section};
-use super::route::optional;
-use super::{Limits, Listen, ServerConfig, tls};
+use super::route::{header, optional};
+use super::{KeyConfig, Limits, Listen, ServerConfig, tls};
+use crate::secret::SecretRef;
 
 /// Where bearerd listens if the configuration does not say.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Where callers show their key if the configuration does not say.
+const KEY_HEADER: HeaderName = HeaderName::from_static("bearerd-key");
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
 pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
@@ -27,6 +32,7 @@ pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
     let hosts = section.take("allowed_hosts").map_or(Some(Vec::new()), |item| allowed_hosts(&item));
     let grace = number(&section, "shutdown_grace_seconds", 30, 0..=3600);
     let tls = optional(&section, "tls", tls::identity);
+    let key = optional(&section, "key", key);
     let peer_uids = section.take("allow_peer_uids").map_or(Some(Vec::new()), |item| uids(&item));
     let token_socket = optional(&section, "token_socket", token_socket);
     let token_socket_uids =
@@ -49,6 +55,7 @@ pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
         allowed_hosts: hosts?,
         shutdown_grace: Duration::from_secs(grace?),
         tls,
+        key: key?,
         peer_uids: peer_uids?,
         token_socket: token_socket?,
         token_socket_uids: token_socket_uids?,
@@ -65,6 +72,7 @@ fn default() -> ServerConfig {
         allowed_hosts: Vec::new(),
         shutdown_grace: Duration::from_secs(30),
         tls: None,
+        key: None,
         peer_uids: Vec::new(),
         token_socket: None,
         token_socket_uids: Vec::new(),
@@ -76,6 +84,8 @@ fn default() -> ServerConfig {
             head_time: Duration::from_secs(10),
             idle_time: Duration::from_mins(1),
             replay_bytes: 64 << 20,
+            http2_streams: 100,
+            http2_resets: 64,
         },
     }
 }
@@ -141,6 +151,22 @@ fn uids(item: &Item<'_>) -> Option<Vec<u32>> {
     item.items().iter().map(uid).collect()
 }
 
+/// `key = { header = …, any_of = [ … ] }`
+fn key(item: &Item<'_>) -> Option<KeyConfig> {
+    let section = item.section()?;
+    let header = section.take("header").map_or(Some(KEY_HEADER), |item| header(&item));
+    let keys = section.require("any_of", "any_of = [{ file = \"/var/run/secrets/caller-key\" }]");
+    section.finish();
+    let keys = keys?;
+    let any_of: Option<Vec<SecretRef>> =
+        keys.items().iter().map(|key| key.secret(SecretRef::read)).collect();
+    if any_of.as_ref().is_some_and(Vec::is_empty) {
+        keys.wrong("is empty, so that nobody could send anything; write at least one secret");
+        return None;
+    }
+    Some(KeyConfig { header: header?, keys: any_of? })
+}
+
 fn allowed_hosts(item: &Item<'_>) -> Option<Vec<String>> {
     item.items().iter().map(host_name).collect()
 }
@@ -176,6 +202,8 @@ fn limits(item: &Item<'_>) -> Option<Limits> {
     let head_time = seconds("head_seconds", limit.head_time);
     let idle_time = seconds("idle_seconds", limit.idle_time);
     let replay_bytes = size("replay_bytes", limit.replay_bytes, 0..=1 << 40);
+    let http2_streams = number(&section, "http2_streams", limit.http2_streams.into(), 1..=10_000);
+    let http2_resets = size("http2_resets", limit.http2_resets, 1..=10_000);
     section.finish();
     Some(Limits {
         connections: connections?,
@@ -185,6 +213,8 @@ fn limits(item: &Item<'_>) -> Option<Limits> {
         head_time: head_time?,
         idle_time: idle_time?,
         replay_bytes: replay_bytes?,
+        http2_streams: u32::try_from(http2_streams?).ok()?,
+        http2_resets: http2_resets?,
     })
 }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::listener::Drain;
 use super::route::Routes;
+use crate::clock::monotonic;
 
 mod http1;
-mod http2;
+pub(super) mod http2;
 mod prefixed;
 
 use prefixed::Prefixed;
@@ -45,50 +46,57 @@ pub(super) async fn serve<I>(mut io: I, protocol: Protocol, served: Served)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (prefix, is_http2) = match protocol {
+    let (prefix, begun, is_http2) = match protocol {
         Protocol::Unknown => match first_bytes(&mut io, &served).await {
-            Ok(known) => known,
+            Ok((prefix, begun, is_http2)) => (prefix, Some(begun), is_http2),
             Err(_) => return,
         },
-        known => (Bytes::new(), known == Protocol::Http2),
+        known => (Bytes::new(), None, known == Protocol::Http2),
     };
+    // Empty lines may precede a request (RFC 9112 §2.2); with them none has begun.
+    let begun = begun.filter(|_| !prefix.iter().all(|byte| b"\r\n".contains(byte)));
     let io = Prefixed { io, prefix };
     if is_http2 {
         // Large, and rarer than connections that idle in the other branch.
         Box::pin(http2::serve(io, served)).await;
     } else {
-        http1::serve(io, served).await;
+        http1::serve(io, served, begun).await;
     }
 }
 
-/// Reads until it is clear whether the caller begins with HTTP/2's preface.
+/// Reads until it is clear whether the caller begins with HTTP/2's preface; also tells when the first
+/// byte came.
 async fn first_bytes<I: AsyncRead + Unpin>(
     io: &mut I,
     served: &Served,
-) -> io::Result<(Bytes, bool)> {
-    let limit = served.routes.borrow().limits.idle_time;
+) -> io::Result<(Bytes, Instant, bool)> {
+    let limits = served.routes.borrow().limits;
     let mut prefix = BytesMut::with_capacity(1024);
     let reading = async {
+        let mut deadline = monotonic() + limits.idle_time;
+        let mut begun = None;
         loop {
-            if io.read_buf(&mut prefix).await? == 0 {
+            if timeout_at(deadline, io.read_buf(&mut prefix)).await?? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
             }
+            let begun = *begun.get_or_insert_with(monotonic);
+            deadline = begun + limits.head_time;
             let compared = prefix.len().min(PREFACE.len());
             if prefix[..compared] != PREFACE[..compared] {
-                return Ok(false);
+                return Ok((begun, false));
             }
             if compared == PREFACE.len() {
-                return Ok(true);
+                return Ok((begun, true));
             }
         }
     };
-    let begun = served.drain.begun.notified();
+    let draining = served.drain.begun.notified();
     if served.drain.has_begun() {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
-    let is_http2 = tokio::select! {
-        read = timeout(limit, reading) => read??,
-        () = begun => return Err(io::ErrorKind::ConnectionAborted.into()),
+    let (first, is_http2) = tokio::select! {
+        read = reading => read?,
+        () = draining => return Err(io::ErrorKind::ConnectionAborted.into()),
     };
-    Ok((prefix.freeze(), is_http2))
+    Ok((prefix.freeze(), first, is_http2))
 }

@@ -24,12 +24,16 @@ pub enum Reason {
     MethodNotAllowed,
     /// The request is malformed or ambiguous.
     BadRequest,
+    /// The request head did not come in time.
+    HeadTimeout,
     /// The request target is too long.
     TooLarge,
     /// The request head is too large.
     HeadTooLarge,
     /// The caller sent the header that the route injects.
     ClientAuthorization,
+    /// The caller has to show a key, and shows none that is good.
+    CallerKey,
     /// There is no usable token.
     TokenUnavailable(Duration),
     /// The upstream could not be connected to.
@@ -76,9 +80,9 @@ impl Reason {
             Self::HostNotAllowed => 1,
             Self::OriginNotAllowed => 2,
             Self::MethodNotAllowed => 3,
-            Self::BadRequest => 4,
+            Self::BadRequest | Self::HeadTimeout => 4,
             Self::TooLarge | Self::HeadTooLarge => 5,
-            Self::ClientAuthorization => 6,
+            Self::ClientAuthorization | Self::CallerKey => 6,
             Self::TokenUnavailable(_) => 7,
             Self::UpstreamUnreachable => 8,
             Self::UpstreamTimeout => 9,
@@ -93,7 +97,8 @@ impl Reason {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::HostNotAllowed => StatusCode::MISDIRECTED_REQUEST,
-            Self::OriginNotAllowed => StatusCode::FORBIDDEN,
+            Self::OriginNotAllowed | Self::CallerKey => StatusCode::FORBIDDEN,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BadRequest | Self::ClientAuthorization => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::URI_TOO_LONG,
@@ -114,6 +119,8 @@ impl Reason {
             Self::BadRequest => "the request is malformed or ambiguous",
             Self::TooLarge => "the request target is too long",
             Self::HeadTooLarge => "the request head is too large",
+            Self::HeadTimeout => "the request head did not come in time",
+            Self::CallerKey => "the caller's key is missing or wrong",
             Self::ClientAuthorization => "the request carries a credential of its own",
             Self::TokenUnavailable(_) => "no usable token",
             Self::UpstreamUnreachable => "the upstream cannot be reached",

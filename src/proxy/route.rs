@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use prometheus::IntCounter;
 
 use super::hop;
+use super::key::CallerKeys;
 use super::reject::Reason;
 use super::replay::Budget;
 use super::upstream::Upstream;
@@ -78,6 +79,8 @@ pub struct Routes {
     pub pseudonym: String,
     /// Bounds.
     pub limits: Limits,
+    /// What callers have to show, if anything.
+    pub keys: Option<CallerKeys>,
     /// Users who may connect to unix sockets; empty = whoever the sockets' mode lets.
     pub peer_uids: Vec<u32>,
     /// For TLS listeners.
@@ -115,12 +118,19 @@ impl Routes {
         if target.len() > self.limits.target_bytes {
             return Err(Reason::TooLarge);
         }
+        // HTTP/1's parser has counted; HTTP/2 bounds only the bytes.
+        if head.headers.len() > self.limits.head_fields {
+            return Err(Reason::HeadTooLarge);
+        }
         let telling = Telling::scan(&head.headers)?;
         let host = host(telling.host, head)?;
         if !self.answers_to(&host) {
             return Err(Reason::HostNotAllowed);
         }
         self.check_origin(&telling)?;
+        if let Some(keys) = &self.keys {
+            keys.check(&head.headers)?;
+        }
         // RFC 9110 §7.6.3: our own pseudonym in Via is a loop.
         if telling.via && self.has_passed_here(&head.headers) {
             return Err(Reason::Loop);

@@ -19,6 +19,8 @@ pub struct Watchdog {
     /// What progress is worth, in milliseconds; 0 = the deadline stands.
     extension: AtomicU64,
     progressed: AtomicBool,
+    /// What was read ends within a message.
+    partial: AtomicBool,
     /// A request is under way.
     busy: AtomicBool,
     /// The first bytes of a request head have come, and its deadline is set.
@@ -48,6 +50,7 @@ impl Watchdog {
             deadline: AtomicU64::new(millis(idle)),
             extension: AtomicU64::new(0),
             progressed: AtomicBool::new(false),
+            partial: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             in_head: AtomicBool::new(false),
             expired: AtomicBool::new(false),
@@ -67,9 +70,16 @@ impl Watchdog {
         self.arm(now + self.idle, Duration::ZERO);
     }
 
-    /// Something was read: it extends a request, or begins the head of one.
+    /// Something moved, which extends a request.
     pub fn progress(&self) {
         self.progressed.store(true, Relaxed);
+    }
+
+    /// Something was read, which extends a request. If it is `partial`, it ends within a message:
+    /// when no request is under way, that is the next one's head.
+    pub fn read(&self, partial: bool) {
+        self.progress();
+        self.partial.store(partial, Relaxed);
     }
 
     /// Something was written. The last of a response may be written when its request is over; that
@@ -80,11 +90,17 @@ impl Watchdog {
         }
     }
 
-    /// True if the first bytes of a request head have come since [`Self::rest`] and
-    /// [`Self::head_begins`] was not told yet.
+    /// True if the first bytes of a request head have come, perhaps together with the end of the
+    /// request before it, and [`Self::head_begins`] was not told yet.
     #[must_use]
     pub fn awaits_head(&self) -> bool {
-        !self.busy.load(Relaxed) && self.progressed.load(Relaxed) && !self.in_head.load(Relaxed)
+        !self.busy.load(Relaxed) && self.partial.load(Relaxed) && !self.in_head.load(Relaxed)
+    }
+
+    /// True from the moment that the connection's timer found a head too slow.
+    #[must_use]
+    pub fn head_is_late(&self) -> bool {
+        self.expired.load(Relaxed) && self.in_head.load(Relaxed) && !self.busy.load(Relaxed)
     }
 
     /// The first bytes of a head came at `now`: all of it has to come in time.
@@ -118,7 +134,7 @@ impl Watchdog {
             return Verdict::Later(deadline);
         }
         let told = self.expired.swap(true, Relaxed);
-        if told || !self.busy.load(Relaxed) {
+        if told || !(self.busy.load(Relaxed) || self.in_head.load(Relaxed)) {
             return Verdict::Abandoned;
         }
         self.set(now + Duration::from_secs(1));
@@ -154,7 +170,7 @@ mod tests {
         let start = Moment::now().mono;
         let dog = Watchdog::new(start, 60 * SECOND, 10 * SECOND);
         dog.request(start + SECOND, SECOND);
-        dog.progress();
+        dog.read(true);
         assert_eq!(dog.judge(start + SECOND), Verdict::Later(start + 2 * SECOND));
         assert_eq!(dog.judge(start + 2 * SECOND), Verdict::Expired);
         assert!(dog.expired());
@@ -168,17 +184,34 @@ mod tests {
         for round in 0..3 {
             let now = start + round * 100 * SECOND;
             assert!(!dog.awaits_head());
-            dog.progress();
+            dog.read(true);
             assert!(dog.awaits_head());
             dog.head_begins(now);
-            dog.progress();
+            dog.read(true);
             assert!(!dog.awaits_head());
             assert_eq!(dog.deadline(), now + 10 * SECOND, "later bytes do not extend it");
+            dog.read(false);
             dog.request(now + SECOND, SECOND);
             dog.rest(now + SECOND);
             dog.written();
             assert_eq!(dog.deadline(), now + 61 * SECOND);
         }
         assert_eq!(dog.judge(start + 999 * SECOND), Verdict::Abandoned);
+    }
+
+    #[test]
+    fn a_head_that_began_with_the_request_before_it_has_its_own_deadline_and_is_told() {
+        let start = Moment::now().mono;
+        let dog = Watchdog::new(start, 60 * SECOND, 10 * SECOND);
+        dog.request(start + SECOND, SECOND);
+        dog.read(true);
+        assert!(!dog.awaits_head(), "it may be this request's body");
+        dog.rest(start + SECOND);
+        assert!(dog.awaits_head());
+        dog.head_begins(start + SECOND);
+        assert!(!dog.head_is_late());
+        assert_eq!(dog.judge(start + 11 * SECOND), Verdict::Expired);
+        assert!(dog.head_is_late());
+        assert_eq!(dog.judge(start + 12 * SECOND), Verdict::Abandoned);
     }
 }

@@ -147,6 +147,17 @@ impl<I> Wired<I> {
         result
     }
 
+    /// RFC 9110 §15.5.9. Nothing else is being said: no request is under way.
+    fn say_late(&mut self, cx: &mut Context<'_>) -> io::Error
+    where
+        I: AsyncWrite + Unpin,
+    {
+        self.routes.refused[Reason::HeadTimeout.index()].inc();
+        // Whether it hears it is its own affair.
+        let _ = Pin::new(&mut self.io).poll_write(cx, &reject::on_the_wire(Reason::HeadTimeout));
+        io::ErrorKind::TimedOut.into()
+    }
+
     /// Notes if `bytes` end with a refusal of hyper's parser.
     fn note_refusal(&mut self, bytes: &[IoSlice<'_>]) {
         let Some((reason, tail)) = bytes.last().and_then(|last| parser_refusal(last)) else {
@@ -176,7 +187,7 @@ fn parser_refusal(bytes: &[u8]) -> Option<(Reason, usize)> {
     .map(|(line, reason)| (reason, line.len() + FIELDS.len()))
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Wired<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wired<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -186,10 +197,12 @@ impl<I: AsyncRead + Unpin> AsyncRead for Wired<I> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut this.io).poll_read(cx, buffer);
         if let Poll::Ready(Ok(())) = result {
-            this.wire.watchdog.progress();
             if this.follower.sees_both(&buffer.filled()[before..]) {
                 this.wire.ambiguous.store(true, Relaxed);
             }
+            this.wire.watchdog.read(!this.follower.is_between_messages());
+        } else if this.wire.watchdog.head_is_late() {
+            return Poll::Ready(Err(this.say_late(cx)));
         }
         result
     }

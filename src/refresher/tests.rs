@@ -176,7 +176,7 @@ fn build(setting: Setting) -> (Refresher<Scripted>, Arc<Mutex<Script>>, Credenti
         revoked: 0,
         certificate: None,
     }));
-    let (publisher, credential) = publish("c");
+    let (publisher, credential) = publish("c", 1024);
     let refresher = Refresher {
         name: "c".to_owned(),
         source: Scripted(Arc::clone(&script)),

@@ -32,18 +32,15 @@ const REPLACE_GRACE: Duration = Duration::from_secs(10);
 /// Builds the source that `config` describes; it may ask for tokens of `subjects`.
 #[must_use]
 pub fn source(config: &CredentialConfig, subjects: &Directory) -> Source {
-    let default_lifetime = config.refresh.default_lifetime;
+    let bounds = config.bounds;
     match &config.source {
-        SourceConfig::File(path) => Source::File(FileSource::new(path.clone(), default_lifetime)),
-        SourceConfig::Exec(program) => {
-            Source::Exec(ExecSource::new(program.clone(), default_lifetime))
-        }
+        SourceConfig::File(path) => Source::File(FileSource::new(path.clone(), bounds)),
+        SourceConfig::Exec(program) => Source::Exec(ExecSource::new(program.clone(), bounds)),
         SourceConfig::Dialect { dialect, values, params, tls } => {
-            let endpoint = Endpoint::new(tls.clone());
+            let endpoint = Endpoint::new(tls.clone(), bounds);
             let (dialect, values, params) = (Arc::clone(dialect), values.clone(), params.clone());
             let subjects = subjects.clone();
-            let source =
-                DialectSource::new(dialect, values, params, endpoint, default_lifetime, subjects);
+            let source = DialectSource::new(dialect, values, params, endpoint, bounds, subjects);
             Source::Dialect(Box::new(source))
         }
     }
@@ -83,7 +80,7 @@ pub fn refresher(
     metrics: &Metrics,
     subjects: &Directory,
 ) -> (Refresher<Source>, Credential) {
-    let (publisher, credential) = publish(&config.name);
+    let (publisher, credential) = publish(&config.name, config.waiters);
     let source = source(config, subjects);
     let (rotation, sharing) = keeping(config, source.traits());
     let refresher = Refresher {

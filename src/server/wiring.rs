@@ -12,11 +12,12 @@ use crate::config::{Config, RouteConfig, UpstreamConfig};
 use crate::credential::Credential;
 use crate::dial::{Address, Peer};
 use crate::metrics::{Metrics, RouteMetrics};
+use crate::proxy::key::CallerKeys;
 use crate::proxy::reject::Reason;
 use crate::proxy::replay::Budget;
 use crate::proxy::route::{Route, Routes, own_hosts};
 use crate::proxy::upstream::{Terms, Upstream};
-use crate::secret::Fingerprint;
+use crate::secret::{Fingerprint, SecretError};
 use crate::tls::{self, TlsError, TlsSettings};
 
 /// Why routes could not be wired.
@@ -33,6 +34,9 @@ pub enum WiringError {
     /// The same, for the listeners.
     #[error("server.tls: TLS towards callers cannot be set up")]
     Listeners(#[source] TlsError),
+    /// Likewise.
+    #[error("server.key: the key cannot be read")]
+    Key(#[source] SecretError),
     /// The upstream's host cannot be verified or sent.
     #[error("route {0}: the upstream's host is no name that could be sent or verified")]
     Name(String),
@@ -68,6 +72,8 @@ impl Wiring {
     pub(super) fn prepare(&self, config: &Config) -> Result<Prepared, WiringError> {
         let tls = config.server.tls.as_ref().map(tls::server).transpose();
         let tls = tls.map_err(WiringError::Listeners)?;
+        let keys = config.server.key.as_ref().map(CallerKeys::read).transpose();
+        let keys = keys.map_err(WiringError::Key)?;
         let mut prepared: Vec<PreparedRoute> = Vec::new();
         for route in &config.routes {
             let upstream = &route.upstream;
@@ -86,7 +92,7 @@ impl Wiring {
                 .map_err(|_| WiringError::Name(route.name.clone()))?;
             prepared.push(PreparedRoute { key, upstream, authority });
         }
-        Ok(Prepared { routes: prepared, tls })
+        Ok(Prepared { routes: prepared, tls, keys })
     }
 
     /// The routes of `config`, from what was prepared for it.
@@ -127,6 +133,7 @@ impl Wiring {
             pseudonym: self.pseudonym.clone(),
             limits: config.server.limits,
             peer_uids: config.server.peer_uids.clone(),
+            keys: prepared.keys,
             tls: prepared.tls,
             budget: Arc::new(Budget::new(config.server.limits.replay_bytes)),
             refused: Reason::WORDS.map(|word| self.metrics.refused(word)),
@@ -143,6 +150,8 @@ impl Wiring {
 pub(super) struct Prepared {
     /// One entry a route.
     routes: Vec<PreparedRoute>,
+    /// What callers have to show.
+    keys: Option<CallerKeys>,
     /// For TLS listeners.
     tls: Option<Arc<rustls::ServerConfig>>,
 }

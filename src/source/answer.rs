@@ -12,10 +12,10 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use super::dialect::{BodyKind, Matcher, Ok as OkRules};
 use super::expiry;
 use super::json::Document;
-use super::{Class, FetchError, Fetched, Reason};
+use super::{Bounds, Class, FetchError, Fetched, Reason};
 use crate::clock::Moment;
 use crate::secret::Secret;
-use crate::token::AccessToken;
+use crate::token::{AccessToken, TokenError};
 use zeroize::Zeroizing;
 
 /// An answer as it came: the whole body, within its bound.
@@ -24,7 +24,7 @@ pub struct Answer {
     pub status: u16,
     /// The header fields.
     pub headers: HeaderMap,
-    /// At most `endpoint::MAX_ANSWER_BYTES`.
+    /// At most [`Bounds::answer_bytes`].
     pub body: Zeroizing<Vec<u8>>,
 }
 
@@ -51,7 +51,7 @@ pub fn read(
     ok: &OkRules,
     matchers: &[Matcher],
     now: Moment,
-    default_lifetime: Duration,
+    bounds: Bounds,
 ) -> Result<Fetched, Refusal> {
     let document = document(answer, ok.body);
     let retry_after = retry_after(&answer.headers, now);
@@ -98,11 +98,11 @@ pub fn read(
     if life.skewed {
         tracing::warn!("the identity provider's clock and this machine's disagree");
     }
-    let lifetime = life.lifetime.unwrap_or(default_lifetime);
+    let lifetime = life.lifetime.unwrap_or(bounds.default_lifetime);
     if lifetime.is_zero() {
         return Err(unusable("the access token had expired when it came"));
     }
-    let token = access_token(Secret::new(value.to_owned()), now, lifetime)
+    let token = access_token(Secret::new(value.to_owned()), now, lifetime, bounds)
         .map_err(|error| Refusal::from(finish(error)))?;
     let renewable = ok.renewable.as_ref().and_then(|pointer| document.at(pointer)?.as_bool());
     Ok(Fetched {
@@ -134,9 +134,12 @@ pub fn access_token(
     value: Secret,
     now: Moment,
     lifetime: Duration,
+    bounds: Bounds,
 ) -> Result<AccessToken, FetchError> {
-    AccessToken::new(value, now, lifetime)
-        .map_err(|error| FetchError::new(Class::Transient, Reason::Unusable).caused_by(error))
+    let fits = value.expose().len() <= bounds.token_bytes;
+    let token =
+        if fits { AccessToken::new(value, now, lifetime) } else { Err(TokenError::TooLong) };
+    token.map_err(|error| FetchError::new(Class::Transient, Reason::Unusable).caused_by(error))
 }
 
 /// The classes that hold in every dialect, for answers that can be no token.
@@ -255,7 +258,7 @@ mod tests {
         let ok = OkRules { refresh_token: Some("/refresh_token".to_owned()), ..standard_ok() };
         let body = Zeroizing::new(body.as_bytes().to_vec());
         let answer = Answer { status: 200, headers: HeaderMap::new(), body };
-        read(&answer, &ok, &[], Moment::now(), Duration::from_mins(5)).map_err(|r| r.error)
+        read(&answer, &ok, &[], Moment::now(), Bounds::default()).map_err(|r| r.error)
     }
 
     /// Pieces of which real and broken answers are made.
@@ -301,7 +304,7 @@ mod tests {
             let ok = OkRules { body: body_kind, ..standard_ok() };
             let answer = Answer { status, headers: HeaderMap::new(), body: Zeroizing::new(body) };
             let now = Moment::now();
-            match read(&answer, &ok, &[], now, Duration::from_mins(5)) {
+            match read(&answer, &ok, &[], now, Bounds::default()) {
                 Ok(fetched) => proptest::prop_assert!(fetched.token.usable(now)),
                 Err(Refusal { error, .. }) => {
                     let told = format!("{error} {error:?}");
@@ -326,7 +329,7 @@ mod tests {
             for exchange in exchanges() {
                 let (headers, body) = (headers.clone(), Zeroizing::new(body.clone()));
                 let answer = Answer { status, headers, body };
-                match read(&answer, &exchange.ok, &exchange.errors, now, Duration::from_mins(5)) {
+                match read(&answer, &exchange.ok, &exchange.errors, now, Bounds::default()) {
                     Ok(fetched) => proptest::prop_assert!(fetched.token.usable(now)),
                     Err(Refusal { error, .. }) => {
                         let told = format!("{error} {error:?}");

@@ -15,16 +15,12 @@ use zeroize::Zeroizing;
 
 use super::answer::Answer;
 use super::exchange::TokenRequest;
-use super::{Class, FetchError, Reason};
+use super::{Bounds, Class, FetchError, Reason};
 use crate::clock::Moment;
 use crate::dial::{Address, DialError, Peer};
 use crate::secret::{Fingerprint, read_bytes};
 use crate::tls::{self, TlsError, TlsSettings};
 
-/// The largest answer that is read, in bytes.
-pub const MAX_ANSWER_BYTES: usize = 1 << 20;
-/// From the first byte sent to the last one read, connecting included.
-const TOTAL: Duration = Duration::from_secs(10);
 /// To read an answer that came while nobody looked.
 const LATE: Duration = Duration::from_millis(200);
 /// For connecting and the TLS handshake.
@@ -33,6 +29,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A way to reach identity providers under one set of TLS settings.
 pub struct Endpoint {
     settings: TlsSettings,
+    bounds: Bounds,
 }
 
 /// Why a URL cannot be spoken to.
@@ -47,10 +44,11 @@ enum PeerError {
 }
 
 impl Endpoint {
-    /// An endpoint whose peers are verified as `settings` say; their files are read at each use.
+    /// An endpoint whose peers are verified as `settings` say; their files are read at each use. No
+    /// answer is larger or slower than `bounds` allow.
     #[must_use]
-    pub fn new(settings: TlsSettings) -> Self {
-        Self { settings }
+    pub fn new(settings: TlsSettings, bounds: Bounds) -> Self {
+        Self { settings, bounds }
     }
 
     /// The files that say who the peer may be and who we are.
@@ -75,7 +73,8 @@ impl Endpoint {
         until: Option<Moment>,
     ) -> Result<Answer, FetchError> {
         let now = Moment::now();
-        let left = until.map_or(TOTAL, |until| until.remaining(now).min(TOTAL));
+        let total = self.bounds.answer_time;
+        let left = until.map_or(total, |until| until.remaining(now).min(total));
         let (started, deadline) = (now.mono, now.mono + left);
         let peer = self
             .peer(&request.uri)
@@ -91,7 +90,7 @@ impl Endpoint {
         let exchange = async {
             let answer = sender.send_request(into_hyper(request)).await.map_err(failed)?;
             let (head, body) = answer.into_parts();
-            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+            let body = Limited::new(body, self.bounds.answer_bytes).collect().await;
             let body = body.map_err(|error| cut_short(error.as_ref()))?;
             let body = Zeroizing::new(body.to_bytes().to_vec());
             Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
@@ -174,7 +173,7 @@ fn lost(reason: Reason) -> FetchError {
 fn cut_short(error: &(dyn std::error::Error + Send + Sync + 'static)) -> FetchError {
     if error.is::<http_body_util::LengthLimitError>() {
         let mut error = lost(Reason::Unusable);
-        error.hint = Some("the answer is larger than 1 MiB".to_owned());
+        error.hint = Some("the answer is larger than limits.answer_bytes".to_owned());
         return error;
     }
     lost(Reason::Network)

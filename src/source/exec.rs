@@ -17,11 +17,10 @@ use zeroize::Zeroizing;
 
 use super::answer::{self, Answer};
 use super::dialect::{BodyKind, Ok as OkRules};
-use super::endpoint::MAX_ANSWER_BYTES;
 use super::expiry::{Rule, Shape};
 use super::json::Document;
 use super::oauth2::standard_ok;
-use super::{Attempt, Class, FetchError, Fetched, Reason, TokenSource, Traits};
+use super::{Attempt, Bounds, Class, FetchError, Fetched, Reason, TokenSource, Traits};
 use crate::secret::{Fingerprint, Secret, SecretRef};
 use crate::token::{AccessToken, MAX_LIFETIME};
 
@@ -70,14 +69,14 @@ pub enum Output {
 /// Runs a program for each token.
 pub struct ExecSource {
     program: Program,
-    default_lifetime: Duration,
+    bounds: Bounds,
 }
 
 impl ExecSource {
-    /// Runs `program`; a token whose expiry it does not tell lives for `default_lifetime`.
+    /// Runs `program`; a token whose expiry it does not tell lives for the default of `bounds`.
     #[must_use]
-    pub fn new(program: Program, default_lifetime: Duration) -> Self {
-        Self { program, default_lifetime }
+    pub fn new(program: Program, bounds: Bounds) -> Self {
+        Self { program, bounds }
     }
 
     /// Runs `command` to its end, and gives what it printed.
@@ -87,7 +86,8 @@ impl ExecSource {
         input: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, FetchError> {
         let mut running = self.spawn(command)?;
-        let finished = timeout(self.program.timeout, running.finish(input)).await;
+        let finished =
+            timeout(self.program.timeout, running.finish(input, self.bounds.answer_bytes)).await;
         let (printed, status) = finished.unwrap_or_else(|_| {
             let mut error = FetchError::new(Class::Transient, Reason::Timeout);
             error.hint = Some("the command took too long and was ended".to_owned());
@@ -157,20 +157,21 @@ impl ExecSource {
                 if pointer != "/access_token" {
                     ok.token_type.accept.clear();
                 }
-                (printed, ok, self.default_lifetime)
+                (printed, ok, self.bounds.default_lifetime)
             }
             Output::GitCredential => {
                 let expiry = rule("/password_expiry_utc", Shape::EpochSeconds);
                 let ok = OkRules { body: BodyKind::Form, ..rules("/password", vec![expiry]) };
-                (form_of_lines(&printed), ok, self.default_lifetime)
+                (form_of_lines(&printed), ok, self.bounds.default_lifetime)
             }
             Output::Text | Output::Guess => {
                 let ok = OkRules { body: BodyKind::Text, ..rules("", Vec::new()) };
-                (printed, ok, self.default_lifetime)
+                (printed, ok, self.bounds.default_lifetime)
             }
         };
         let answer = Answer { status: 200, headers: HeaderMap::new(), body };
-        answer::read(&answer, &ok, &[], attempt.now, lifetime).map_err(|refusal| {
+        let bounds = Bounds { default_lifetime: lifetime, ..self.bounds };
+        answer::read(&answer, &ok, &[], attempt.now, bounds).map_err(|refusal| {
             let mut error = refusal.error;
             error.status = None;
             error.ambiguous = false;
@@ -222,6 +223,7 @@ impl Running {
     async fn finish(
         &mut self,
         input: &[u8],
+        bound: usize,
     ) -> Result<(Zeroizing<Vec<u8>>, ExitStatus), FetchError> {
         let io = |error: std::io::Error| {
             FetchError::new(Class::Transient, Reason::Command).caused_by(error)
@@ -235,14 +237,14 @@ impl Running {
         };
         let take = async {
             match stdout {
-                Some(stdout) => read_bounded(stdout).await.map_err(io),
+                Some(stdout) => read_bounded(stdout, bound).await.map_err(io),
                 None => Ok(Zeroizing::default()),
             }
         };
         let ((), printed) = tokio::join!(give, take);
         let printed = printed?;
-        if printed.len() > MAX_ANSWER_BYTES {
-            return Err(unusable("the command printed more than 1 MiB"));
+        if printed.len() > bound {
+            return Err(unusable("the command printed more than limits.answer_bytes"));
         }
         let status = self.0.wait().await.map_err(io)?;
         Ok((printed, status))
@@ -259,9 +261,12 @@ impl Drop for Running {
     }
 }
 
-async fn read_bounded(stdout: impl AsyncRead + Unpin) -> std::io::Result<Zeroizing<Vec<u8>>> {
+async fn read_bounded(
+    stdout: impl AsyncRead + Unpin,
+    bound: usize,
+) -> std::io::Result<Zeroizing<Vec<u8>>> {
     let mut printed = Zeroizing::new(Vec::new());
-    stdout.take(MAX_ANSWER_BYTES as u64 + 1).read_to_end(&mut printed).await?;
+    stdout.take(bound as u64 + 1).read_to_end(&mut printed).await?;
     Ok(printed)
 }
 

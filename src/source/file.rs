@@ -2,27 +2,26 @@
 //! that an agent writes.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::answer::access_token;
 use super::expiry::{self, Rule, Shape};
 use super::json::Document;
-use super::{Attempt, Class, FetchError, Fetched, Reason, TokenSource, Traits};
+use super::{Attempt, Bounds, Class, FetchError, Fetched, Reason, TokenSource, Traits};
 use crate::secret::{Fingerprint, Secret, read_file};
 use crate::token::AccessToken;
 
 /// Reads a token from a file.
 pub struct FileSource {
     path: PathBuf,
-    default_lifetime: Duration,
+    bounds: Bounds,
 }
 
 impl FileSource {
-    /// Reads `path`; a token whose expiry cannot be told is looked at again within
-    /// `default_lifetime`.
+    /// Reads `path`; a token whose expiry cannot be told is looked at again within the default
+    /// lifetime of `bounds`.
     #[must_use]
-    pub fn new(path: PathBuf, default_lifetime: Duration) -> Self {
-        Self { path, default_lifetime }
+    pub fn new(path: PathBuf, bounds: Bounds) -> Self {
+        Self { path, bounds }
     }
 
     fn read(&self) -> Result<Secret, FetchError> {
@@ -37,13 +36,13 @@ impl TokenSource for FileSource {
             Rule { at: String::new(), shape: Shape::JwtExp, issued: None, zero_is_never: false };
         let nothing = Document::from_form(b"");
         let life = expiry::lifetime(&[exp], &nothing, value.expose(), attempt.now);
-        let lifetime = life.lifetime.unwrap_or(self.default_lifetime);
+        let lifetime = life.lifetime.unwrap_or(self.bounds.default_lifetime);
         if lifetime.is_zero() {
             let mut error = FetchError::new(Class::Transient, Reason::Input);
             error.hint = Some(format!("the token in {} has expired", self.path.display()));
             return Err(error);
         }
-        let token = access_token(value, attempt.now, lifetime)?;
+        let token = access_token(value, attempt.now, lifetime, self.bounds)?;
         Ok(Fetched { token, refresh_token: None, gave_up: false, renewable: false })
     }
 

@@ -12,7 +12,9 @@ use super::dialect::{Dialect, Exchange, Key};
 use super::discovery::Endpoints;
 use super::endpoint::Endpoint;
 use super::template::{Rendered, Value, Values};
-use super::{Attempt, Class, FetchError, Fetched, Reason, TokenSource, Traits, exchange, proof};
+use super::{
+    Attempt, Bounds, Class, FetchError, Fetched, Reason, TokenSource, Traits, exchange, proof,
+};
 use crate::clock::Moment;
 use crate::credential::directory::Directory;
 use crate::dpop::Prover;
@@ -33,7 +35,7 @@ pub struct DialectSource {
     values: Values,
     params: Vec<(String, String)>,
     endpoint: Endpoint,
-    default_lifetime: Duration,
+    bounds: Bounds,
     /// The credentials whose tokens it may ask for.
     subjects: Directory,
     /// What discovery found; asked for again after a failure.
@@ -54,7 +56,7 @@ impl DialectSource {
         values: Values,
         params: Vec<(String, String)>,
         endpoint: Endpoint,
-        default_lifetime: Duration,
+        bounds: Bounds,
         subjects: Directory,
     ) -> Self {
         let (endpoints, prover, prover_key, lease) = (None, None, None, None);
@@ -63,7 +65,7 @@ impl DialectSource {
             values,
             params,
             endpoint,
-            default_lifetime,
+            bounds,
             subjects,
             endpoints,
             prover,
@@ -120,8 +122,7 @@ impl DialectSource {
     }
 
     fn read(&self, exchange: &Exchange, answer: &Answer, now: Moment) -> Result<Fetched, Refusal> {
-        let fetched =
-            answer::read(answer, &exchange.ok, &exchange.errors, now, self.default_lifetime)?;
+        let fetched = answer::read(answer, &exchange.ok, &exchange.errors, now, self.bounds)?;
         Ok(proof::bind(fetched, answer, self.prover.as_ref()))
     }
 
@@ -364,11 +365,17 @@ mod tests {
             let values = Values::from(said);
             let rendered = Rendered::read(&values, |_| false).unwrap();
             assert_eq!(dialect.obtain[0].applies(|key| rendered.get(key)), open);
-            let endpoint = Endpoint::new(TlsSettings::default());
+            let endpoint = Endpoint::new(TlsSettings::default(), Bounds::default());
             let dialect = Arc::new(dialect.clone());
             let subjects = Directory::default();
-            let source =
-                DialectSource::new(dialect, values, Vec::new(), endpoint, Duration::ZERO, subjects);
+            let source = DialectSource::new(
+                dialect,
+                values,
+                Vec::new(),
+                endpoint,
+                Bounds::default(),
+                subjects,
+            );
             assert_eq!(source.traits().rotating, open);
         }
     }

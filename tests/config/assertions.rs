@@ -78,7 +78,7 @@ fn a_key_id_where_nothing_is_signed() {
                  key_id = \"k\"";
     assert_snapshot!(told(lines), @"
     1 problem in HOME/bearerd.toml:
-      line 6: credentials.c.key_id: unknown key; known here: allow_plaintext, audience, client_auth, client_id, dpop, grant, headers, issuer, params, provider, refresh, resource, revocation_url, revoke_on_shutdown, scope, store, store_options, tls, token_types, token_url
+      line 6: credentials.c.key_id: unknown key; known here: allow_plaintext, audience, client_auth, client_id, dpop, grant, headers, issuer, limits, params, provider, refresh, resource, revocation_url, revoke_on_shutdown, scope, store, store_options, tls, token_types, token_url
     ");
 }
 

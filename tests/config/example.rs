@@ -26,9 +26,12 @@ fn the_defaults_in_the_example_are_the_defaults() {
     let (least, mut all) = (load(EXAMPLE), load(&with_every_key()));
     assert!(all.server.tls.take().is_some(), "an example: it has no default");
     assert!(all.server.token_socket.take().is_some(), "the same");
+    assert!(all.server.key.take().is_some(), "likewise");
     assert_eq!(least.server, all.server);
     assert_eq!(least.routes[0], all.routes[0]);
     assert_eq!(least.credentials[0].refresh, all.credentials[0].refresh);
+    assert_eq!(least.credentials[0].bounds, all.credentials[0].bounds);
+    assert_eq!(least.credentials[0].waiters, all.credentials[0].waiters);
     assert_eq!(least.credentials[0].provider, all.credentials[0].provider);
     let source = |config: &Config| {
         let shown = format!("{:?}", config.credentials[0].source);

@@ -94,6 +94,6 @@ fn a_variable_that_is_no_text() {
 fn a_key_that_belongs_to_token_endpoints() {
     assert_snapshot!(told("command = [\"/bin/true\"]\nscope = \"x\""), @"
     1 problem in HOME/bearerd.toml:
-      line 4: credentials.c.scope: unknown key; known here: command, environment, expiry, input, output, provider, refresh, timeout_seconds, token
+      line 4: credentials.c.scope: unknown key; known here: command, environment, expiry, input, limits, output, provider, refresh, timeout_seconds, token
     ");
 }

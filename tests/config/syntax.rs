@@ -52,7 +52,7 @@ fn an_unknown_key_that_is_nearly_a_known_one() {
 fn an_unknown_key_that_is_like_no_other() {
     assert_snapshot!(told("admin = ", "colour = "), @"
     1 problem in HOME/bearerd.toml:
-      line 3: server.colour: unknown key; known here: admin, allow_peer_uids, allow_remote, allowed_hosts, limits, listen, quit_endpoint, shutdown_grace_seconds, threads, tls, token_socket, token_socket_uids
+      line 3: server.colour: unknown key; known here: admin, allow_peer_uids, allow_remote, allowed_hosts, key, limits, listen, quit_endpoint, shutdown_grace_seconds, threads, tls, token_socket, token_socket_uids
     ");
 }
 

@@ -30,6 +30,7 @@ mod expiry;
 mod glewlwyd;
 mod headers;
 mod healthcheck;
+mod hostile;
 mod http2;
 mod judge;
 mod login;

@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use bearerd::credential::MAX_WAITERS;
 use emulator::client::Answer;
 use serde_json::json;
 
 use crate::stage::{Gate, Stage, together};
 use crate::support::{DEADLINE, Daemon, eventually, request};
+
+/// Requests that may wait for one credential.
+const MAX_WAITERS: usize = 1024;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_noticed_only_when_the_token_expires_and_heals_by_itself() {

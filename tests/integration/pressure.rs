@@ -152,7 +152,7 @@ async fn swallow(from: &mut TcpStream, mut count: usize) {
 }
 
 /// A figure of the process, in KiB.
-fn memory(daemon: &Daemon, key: &str) -> u64 {
+pub fn memory(daemon: &Daemon, key: &str) -> u64 {
     let status = read(format!("/proc/{}/status", daemon.pid()));
     let line = status.lines().find(|line| line.starts_with(key)).expect("on Linux");
     let figure = line.split_whitespace().nth(1).and_then(|figure| figure.parse().ok());

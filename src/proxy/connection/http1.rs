@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::futures::OwnedNotified;
+use tokio::time::Instant;
 
 use super::Served;
 use crate::clock::monotonic;
@@ -25,8 +26,12 @@ use crate::proxy::relay::Downstream;
 use crate::proxy::watchdog::Watchdog;
 use crate::proxy::wire::{Wire, Wired};
 
-/// Serves HTTP/1 on `io`, and what it is upgraded to.
-pub(super) fn serve<I>(io: I, served: Served) -> impl Future<Output = ()> + Send
+/// Serves HTTP/1 on `io`, and what it is upgraded to. The first request's head may have `begun`.
+pub(super) fn serve<I>(
+    io: I,
+    served: Served,
+    begun: Option<Instant>,
+) -> impl Future<Output = ()> + Send
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -34,6 +39,9 @@ where
     let current = Arc::clone(&routes.borrow_and_update());
     let limits = current.limits;
     let watchdog = Watchdog::new(monotonic(), limits.idle_time, limits.head_time);
+    if let Some(begun) = begun {
+        watchdog.head_begins(begun);
+    }
     let alarm = Alarm::new(&watchdog);
     let wire = Arc::new(Wire::new(watchdog));
     let io = TokioIo::new(Wired::new(io, Arc::clone(&wire), Arc::clone(&current)));

@@ -2,6 +2,7 @@
 
 use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -37,6 +38,9 @@ pub(super) fn shape(
     if head.method == Method::OPTIONS && hop::count_down(&mut head.headers)? {
         return Err(Stop::LastRecipient);
     }
+    if let Some(keys) = &routes.keys {
+        keys.strip(&mut head.headers);
+    }
     let config = &route.config;
     let policy = config.client_authorization;
     let keeps_own = inject::caller_keeps_own(&head.headers, &config.header, policy)?;
@@ -56,9 +60,14 @@ pub(super) fn shape(
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocols.clone());
     }
-    // The target as an origin server wants it (RFC 9112 §3.2.1): path and query.
     let target = head.uri.into_parts().path_and_query.ok_or(Reason::BadRequest)?;
+    let target = if target.as_str().starts_with('?') { rooted(&target)? } else { target };
     Ok((Outgoing { method: head.method, target, headers: head.headers }, keeps_own))
+}
+
+/// RFC 9112 §3.2.1: an origin server wants a path, which a URL with a query may lack.
+fn rooted(target: &PathAndQuery) -> Result<PathAndQuery, Reason> {
+    PathAndQuery::try_from(format!("/{}", target.as_str())).map_err(|_| Reason::BadRequest)
 }
 
 /// RFC 9113 §8.2.3: HTTP/2 may split what other versions want in one line.

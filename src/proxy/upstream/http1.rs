@@ -31,6 +31,8 @@ use send::{SendError, Upload};
 const READ: usize = 8 << 10;
 /// The largest room for one read.
 const MAX_READ: usize = 64 << 10;
+/// What is read ahead of the caller, or kept to be written, at most.
+pub(in crate::proxy) const MAX_BUFFERED: usize = receive::MAX_HEAD + MAX_READ;
 /// The most interim responses to one request.
 const MAX_INTERIM: usize = 16;
 /// A body is sent without the upstream's word after this (RFC 9110 §10.1.1 leaves the time open).

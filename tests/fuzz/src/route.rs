@@ -53,6 +53,7 @@ fn routes() -> Routes {
         via_http10: via,
         pseudonym: "bearerd-f022".to_owned(),
         limits,
+        keys: None,
         peer_uids: Vec::new(),
         tls: None,
         budget: Arc::new(Budget::new(limits.replay_bytes)),
@@ -65,7 +66,7 @@ fn wired(config: &RouteConfig, metrics: &Metrics) -> Route {
     let (connect_timeout, max_age) = (Duration::from_secs(1), Duration::from_secs(1));
     Route {
         config: config.clone(),
-        credential: publish(&config.credential).1,
+        credential: publish(&config.credential, 0).1,
         upstream: Arc::new(Upstream::new(&peer, Terms { http2: None, connect_timeout, max_age })),
         authority: HeaderValue::from_static("127.0.0.1:1"),
         metrics: metrics.route(&config.name),

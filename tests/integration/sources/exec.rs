@@ -174,7 +174,7 @@ async fn what_a_program_does_wrong_is_told_without_what_it_printed() {
         ("kill -9 $$", "", &["(command)", "signal: 9"]),
         ("true", "", &["(unusable)", "holds no access token"]),
         ("printf 'secret-thing and more'", "", &["(unusable)", "other than visible ASCII"]),
-        ("head -c 2000000 /dev/zero", "", &["(unusable)", "more than 1 MiB"]),
+        ("head -c 2000000 /dev/zero", "", &["(unusable)", "more than limits.answer_bytes"]),
         ("echo '{\"token\":\"secret-thing\"}'", "", &["(unusable)", "no ExecCredential"]),
         (
             "echo '{\"apiVersion\":\"client.authentication.k8s.io/v2\",\"kind\":\"ExecCredential\",\

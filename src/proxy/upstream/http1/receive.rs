@@ -12,7 +12,8 @@ use memchr::memchr;
 use super::Malformed;
 
 /// The largest head and the largest trailers, in bytes.
-const MAX_HEAD: usize = 64 << 10;
+pub(super) const MAX_HEAD: usize = 64 << 10;
+const TOO_LARGE: Malformed = Malformed("too large a head");
 /// The most fields of a head or of trailers.
 const MAX_FIELDS: usize = 100;
 /// The longest line that tells a chunk's size, extensions included.
@@ -64,14 +65,18 @@ fn end_of_fields(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Ma
     let mut from = scanned.saturating_sub(2);
     while let Some(found) = memchr(b'\n', &buffer[from..]) {
         let next = from + found + 1;
-        match &buffer[next..] {
-            [b'\n', ..] => return Ok(Some(next + 1)),
-            [b'\r', b'\n', ..] => return Ok(Some(next + 2)),
-            _ => from = next,
-        }
+        let end = match &buffer[next..] {
+            [b'\n', ..] => next + 1,
+            [b'\r', b'\n', ..] => next + 2,
+            _ => {
+                from = next;
+                continue;
+            }
+        };
+        return if end > MAX_HEAD { Err(TOO_LARGE) } else { Ok(Some(end)) };
     }
     *scanned = buffer.len();
-    if buffer.len() > MAX_HEAD { Err(Malformed("too large a head")) } else { Ok(None) }
+    if buffer.len() > MAX_HEAD { Err(TOO_LARGE) } else { Ok(None) }
 }
 
 fn collect(

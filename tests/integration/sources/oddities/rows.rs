@@ -171,6 +171,16 @@ fn no_token(rows: &mut Vec<Row>) {
         let reply = Reply::bytes(200, "application/json", body);
         add(rows, name, reply, Transient, "(unusable)");
     }
+    let spaces = Reply::bytes(200, "application/json", vec![b' '; 4 << 20]).chunked(1000);
+    add(rows, "space without end", spaces, Transient, "larger than limits.answer_bytes");
+    for coding in ["gzip", "deflate", "br", "zstd"] {
+        // A megabyte of nothing in a few bytes; nobody unpacks it.
+        let packed =
+            b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xed\xc1\x01\x01\x00\x00\x00\x80\x90\xfe";
+        let reply = Reply::bytes(200, "application/json", packed.to_vec())
+            .header("Content-Encoding", coding);
+        add(rows, &format!("something in {coding}"), reply, Transient, "(unusable)");
+    }
     add(rows, "204", Reply::status(204), Transient, "204 (unusable)");
     add(rows, "205", Reply::status(205), Transient, "205 (unusable)");
 }
@@ -184,13 +194,34 @@ fn odd_tokens(rows: &mut Vec<Row>) {
         ("a tab", "T\\t"),
         ("an umlaut", "Tä"),
         ("DEL", "T\\u007f"),
+        ("a lone LF", "T\\nX-Evil: 1"),
+        ("a lone CR", "T\\rX-Evil: 1"),
+        ("a vertical tab", "T\\u000b"),
+        ("a next line", "T\\u0085"),
+        ("a line separator", "T\\u2028X-Evil: 1"),
+        ("a space that does not break", "T\\u00a0"),
+        ("a soft hyphen", "T\\u00ad"),
+        ("a space without width", "T\\u200b"),
+        ("a joiner without width", "T\\u200d"),
+        ("a turn to the left", "T\\u202e"),
+        ("a byte order mark", "T\\ufeff"),
+        ("a fullwidth letter", "T\\uff21"),
+        ("a Cyrillic letter", "T\\u0430"),
+        ("a letter beyond 16 bits", "T\\ud835\\udc00"),
+        ("a tag character", "T\\udb40\\udc41"),
     ] {
         let body = format!("{{\"access_token\":\"{value}\",\"token_type\":\"Bearer\"}}");
         let reply = json_text(rows, 200, &body);
         add(rows, &format!("{name} in the token"), reply, Transient, "other than visible ASCII");
     }
+    let megabyte = format!("{{\"access_token\":\"{}\"}}", CANARY.repeat(50_000));
+    let reply = Reply::bytes(200, "application/json", megabyte);
+    add(rows, "nearly 1 MiB", reply, Transient, "longer than limits.token_bytes");
+    let megabyte = format!("{{\"access_token\":\"{}\"}}", CANARY.repeat(60_000));
+    let reply = Reply::bytes(200, "application/json", megabyte);
+    add(rows, "more than 1 MiB", reply, Transient, "larger than limits.answer_bytes");
     let long = json!({ "access_token": CANARY.repeat(1000), "token_type": "Bearer" });
-    add(rows, "19 KiB", Reply::json(200, long), Transient, "longer than 16 KiB");
+    add(rows, "19 KiB", Reply::json(200, long), Transient, "longer than limits.token_bytes");
     for kind in
         ["\"mac\"", "\"N_A\"", "\"DPoP\"", "\"Bearer \"", "1", "{}", "[\"Bearer\"]", "\"T\""]
     {
@@ -228,6 +259,21 @@ fn odd_but_good(rows: &mut Vec<Row>) {
         "1000000000000000000",
         "1e308",
         "\"1e400\"",
+        "-9223372036854775808",
+        "9223372036854775807",
+        "18446744073709551616",
+        "\"-1\"",
+        "\"+3600\"",
+        "\"0x10\"",
+        "\"NaN\"",
+        "\"Infinity\"",
+        "\"-Infinity\"",
+        "\"an hour\"",
+        "\"2999-01-01T00:00:00Z\"",
+        "\"\\uff13\\uff16\"",
+        "\"1\\r\\n2\"",
+        "false",
+        "[]",
     ] {
         let body = format!(
             "{{\"access_token\":\"NEW\",\"token_type\":\"Bearer\",\"expires_in\":{expiry}}}"

@@ -1,0 +1,97 @@
+//! The tasks of HTTP/2 streams, each under a deadline of its own.
+//!
+//! hyper hands a task for each stream to the executor that it is given. The deadline is looked at
+//! there, around all that hyper does: while a caller opens no window for its answer, hyper asks
+//! nobody behind it for anything.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::Executor;
+use pin_project_lite::pin_project;
+
+use crate::proxy::alarm::{Alarm, Rung};
+use crate::proxy::wire::Wire;
+
+/// A request, where its deadline is, and its place among those that are open.
+type Begun = (Arc<Wire>, Open);
+
+/// Runs the tasks of one connection.
+#[derive(Clone, Default)]
+pub(super) struct Streams {
+    /// The request whose task comes next: hyper calls the service, and then hands the task over.
+    begun: Arc<Mutex<Option<Begun>>>,
+}
+
+impl Streams {
+    /// A request has begun on `wire`.
+    pub(super) fn begin(&self, wire: Arc<Wire>, open: Open) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some((wire, open));
+    }
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    #[allow(clippy::disallowed_methods)] // streams are driven by themselves
+    fn execute(&self, task: F) {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match begun {
+            Some((wire, open)) => {
+                let alarm = Alarm::new(&wire.watchdog);
+                tokio::spawn(Timed { task, alarm, wire, _open: open });
+            }
+            None => drop(tokio::spawn(task)),
+        }
+    }
+}
+
+/// Counts one open request.
+pub(super) struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    pub(super) fn count(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+pin_project! {
+    /// A stream's task in time; dropped before its end, it resets the stream.
+    struct Timed<F> {
+        #[pin]
+        task: F,
+        #[pin]
+        alarm: Alarm,
+        wire: Arc<Wire>,
+        _open: Open,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Timed<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        loop {
+            if this.task.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            this.wire.poll_upload(cx);
+            match ready!(this.alarm.as_mut().poll(cx, &this.wire.watchdog)) {
+                Rung::Expired => {}
+                Rung::Abandoned => return Poll::Ready(()),
+            }
+        }
+    }
+}
