@@ -14,6 +14,7 @@ build:
 
 test: deps
 	$(CARGO) test --workspace --locked
+	BEARERD=$(TARGET)/debug/bearerd tests/clients/.venv/bin/pytest -q tests/clients
 
 # The stores under fire, with N times as many kills as `make test`; prints what came of them.
 torture: deps

@@ -4,7 +4,7 @@
 //! is their business.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -21,6 +21,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+mod names;
+
+use names::Names;
+
 /// How long an attempt stays alone (RFC 8305 §8 recommends this).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// The most addresses of a name that are tried.
@@ -29,10 +33,10 @@ const MAX_ADDRESSES: usize = 8;
 /// Whom to connect to.
 #[derive(Clone)]
 pub struct Peer {
-    /// Where it listens.
-    pub address: Address,
-    /// How it is verified; `None` = plaintext.
-    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    address: Address,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// Shared by all who connect to it.
+    names: Arc<Names>,
 }
 
 /// Where a peer listens.
@@ -62,6 +66,12 @@ pub enum DialError {
 }
 
 impl Peer {
+    /// Who listens at `address`, and is verified by `tls`; `None` = plaintext.
+    #[must_use]
+    pub fn new(address: Address, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>) -> Self {
+        Self { address, tls, names: Arc::new(Names::new()) }
+    }
+
     /// The same peer, offered `protocols` in the handshake (ALPN, RFC 7301), the preferred first.
     #[must_use]
     pub fn with_protocols(&self, protocols: &[&[u8]]) -> Self {
@@ -91,7 +101,7 @@ impl Peer {
     async fn dial(&self) -> Result<Stream, DialError> {
         let tcp = match &self.address {
             Address::Tcp(host, port) => {
-                connect_tcp(host, *port).await.map_err(DialError::Connect)?
+                self.connect_tcp(host, *port).await.map_err(DialError::Connect)?
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(DialError::Connect)?;
@@ -106,12 +116,16 @@ impl Peer {
         let tls = connector.connect(name.clone(), tcp).await.map_err(DialError::Tls)?;
         Ok(Stream::Tls(Box::new(tls)))
     }
-}
 
-/// Connects to whichever of a name's addresses answers first; names are looked up each time.
-async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let found: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-    attempt(&alternating(&found), TcpStream::connect).await
+    /// Connects to whichever of a name's addresses answers first; names are looked up each time.
+    async fn connect_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return TcpStream::connect((address, port)).await;
+        }
+        let resolver = async { Ok(lookup_host((host, port)).await?.collect()) };
+        let found = self.names.look_up(resolver).await?;
+        attempt(&alternating(&found), TcpStream::connect).await
+    }
 }
 
 /// RFC 8305 §4: families in turn, in the resolver's order, beginning with the family that it

@@ -28,6 +28,7 @@ pub mod route;
 mod tunnel;
 pub mod upstream;
 mod watchdog;
+mod websocket;
 mod wire;
 
 use exchange::Exchange;

@@ -213,12 +213,23 @@ impl Exchange {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(head, call);
         }
+        // RFC 8441 §4: to that caller every success would say that the WebSocket is open.
+        if head.status.is_success()
+            && self.upgrade.as_ref().is_some_and(|asked| asked.handshake.is_some())
+        {
+            return self.refuse(Reason::UpstreamProtocol);
+        }
         if let Some(bound) = self.held.as_ref().and_then(|held| held.bound.as_ref()) {
             proof::remember(bound, &head.headers, &self.route().config.upstream);
         }
         let config = &self.route().config;
         if let Err(reason) = hop::strip_response(&mut head.headers, config.strip_cookies) {
             return self.refuse(reason);
+        }
+        // RFC 9110 §10.1.1: its body will not come, so this is the connection's last answer. After 417
+        // its caller is to ask again, which curl does only if it is not told so.
+        if call.is_held() && head.status != StatusCode::EXPECTATION_FAILED {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let idle = config.timeouts.idle;
         self.record.watchdog().request(monotonic() + idle, idle);
@@ -244,8 +255,15 @@ impl Exchange {
         let Some((stream, first)) = call.into_upgraded() else {
             return self.refuse(Reason::UpstreamProtocol);
         };
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(header::UPGRADE, protocol);
+        if let Some(handshake) = &upgrade.handshake {
+            if !handshake.agrees(&mut head.headers) {
+                return self.refuse(Reason::UpstreamProtocol);
+            }
+            head.status = StatusCode::OK;
+        } else {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(header::UPGRADE, protocol);
+        }
         head.version = Version::HTTP_11;
         self.record.status(head.status.as_u16());
         let wire = Arc::clone(self.record.wire());

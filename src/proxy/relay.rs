@@ -64,6 +64,8 @@ pub enum RelayError {
 pub struct Relay {
     /// Gone when the response is over.
     call: Option<Source>,
+    /// What cut it short, told after all that came before it.
+    broken: Option<Box<UpstreamError>>,
     /// Counts when dropped: the end of the response, however it ends.
     record: Record,
 }
@@ -107,7 +109,7 @@ impl Relay {
         } else {
             Source::Own(call)
         };
-        let mut relay = Self { call: Some(source), record };
+        let mut relay = Self { call: Some(source), broken: None, record };
         relay.finish_if_done();
         relay
     }
@@ -122,6 +124,7 @@ impl Relay {
     /// can be used again.
     pub fn drain(mut call: Call) {
         let mut cx = Context::from_waker(Waker::noop());
+        let _ = call.poll_upload(&mut cx);
         while !call.is_end_stream() {
             match call.poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(_))) => {}
@@ -142,6 +145,9 @@ impl Body for Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         let this = &mut *self;
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(RelayError::Upstream(*error))));
+        }
         let Some(call) = &mut this.call else { return Poll::Ready(None) };
         match call.with(|call| call.poll_frame(cx)) {
             Poll::Ready(Some(Ok(mut frame))) => {
@@ -154,7 +160,10 @@ impl Body for Relay {
             }
             Poll::Ready(Some(Err(error))) => {
                 this.call = None;
-                Poll::Ready(Some(Err(RelayError::Upstream(error))))
+                // hyper forgets what it has not written when it is told, so it writes that first.
+                this.broken = Some(Box::new(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 this.finish_if_done();
@@ -170,7 +179,7 @@ impl Body for Relay {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.call.is_none()
+        self.call.is_none() && self.broken.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

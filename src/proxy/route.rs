@@ -118,8 +118,8 @@ impl Routes {
         if target.len() > self.limits.target_bytes {
             return Err(Reason::TooLarge);
         }
-        // HTTP/1's parser has counted; HTTP/2 bounds only the bytes.
-        if head.headers.len() > self.limits.head_fields {
+        // In HTTP/1 hyper counts them.
+        if head.version == Version::HTTP_2 && head.headers.len() > self.limits.head_fields {
             return Err(Reason::HeadTooLarge);
         }
         let telling = Telling::scan(&head.headers)?;

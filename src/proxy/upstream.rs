@@ -209,6 +209,10 @@ impl Call {
     /// [`Failed`] says what is known about how far the request came.
     pub async fn head(mut self, wire: &Wire) -> Result<(response::Parts, Self), Box<Failed>> {
         let result = poll_fn(|cx| {
+            // hyper flushes next, which says what is to be said before the head, and wakes this task.
+            if wire.has_to_say_early() {
+                return Poll::Pending;
+            }
             let polled = self.poll_head(cx);
             self.take_early().into_iter().for_each(|early| wire.say_early(early));
             match polled {
@@ -263,6 +267,15 @@ impl Call {
         match self {
             Self::Http1(call) => call.is_uploading(),
             // hyper's affair.
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// True if the caller waits for a word before it sends its body.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        match self {
+            Self::Http1(call) => call.is_held(),
             Self::Http2(_) => false,
         }
     }

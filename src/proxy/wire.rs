@@ -83,6 +83,11 @@ impl Wire {
         self.has_early.store(true, Relaxed);
     }
 
+    /// True until all that was given to [`Self::say_early`] has been written.
+    pub(super) fn has_to_say_early(&self) -> bool {
+        self.has_early.load(Relaxed)
+    }
+
     /// Leaves `tunnel` for when hyper is done with the connection.
     pub(super) fn leave(&self, tunnel: Tunnel) {
         *lock(&self.tunnel) = Some(Box::new(tunnel));
@@ -94,15 +99,21 @@ impl Wire {
         self.has_upload.store(true, Relaxed);
     }
 
-    /// Sends what can be sent of the request that was left. Without this a caller that does not
-    /// read its response would have its upload stopped, too: hyper asks for no more response then.
-    pub(super) fn poll_upload(&self, cx: &mut Context<'_>) {
-        if self.has_upload.load(Relaxed) {
-            let upload = lock(&self.upload).upgrade();
-            if upload.is_none_or(|call| lock(&call).poll_upload(cx).is_ready()) {
-                self.has_upload.store(false, Relaxed);
-            }
+    /// True if a call was left of which something is still to be sent.
+    pub(super) fn is_uploading(&self) -> bool {
+        self.has_upload.load(Relaxed)
+    }
+
+    /// Sends what can be sent of the request that was left; ready when there is no more to come, or
+    /// it is over. Without this a caller that does not read its response would have its upload
+    /// stopped, too: hyper asks for no more response then.
+    pub(super) fn poll_upload(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let upload = lock(&self.upload).upgrade();
+        let polled = upload.map_or(Poll::Ready(()), |call| lock(&call).poll_upload(cx));
+        if polled.is_ready() {
+            self.has_upload.store(false, Relaxed);
         }
+        polled
     }
 
     /// The tunnel that was left.
@@ -248,7 +259,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wired<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        // hyper has written all that it had when it comes here.
+        // hyper has written all that it had when it comes here, and no final head was given to it.
         if this.wire.has_early.load(Relaxed) {
             let mut early = lock(&this.wire.early);
             while !early.is_empty() {
@@ -256,6 +267,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wired<I> {
                 early.drain(..n);
             }
             this.wire.has_early.store(false, Relaxed);
+            cx.waker().wake_by_ref();
         }
         Pin::new(&mut this.io).poll_flush(cx)
     }

@@ -185,5 +185,5 @@ fn peer(route: &RouteConfig) -> Result<Peer, WiringError> {
         }
         _ => None,
     };
-    Ok(Peer { address: upstream.address.clone(), tls })
+    Ok(Peer::new(upstream.address.clone(), tls))
 }

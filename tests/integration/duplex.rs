@@ -6,6 +6,7 @@ use emulator::client::Client;
 use emulator::{Reply, Step};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::stage::{Stage, route_to};
@@ -19,7 +20,8 @@ async fn an_upload_goes_on_although_its_caller_does_not_read_the_answer_yet() {
     let stage = Stage::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
-    let upstream = tokio::spawn(answers_before_it_reads(listener));
+    let (uploaded, _) = oneshot::channel();
+    let upstream = tokio::spawn(answers_before_it_reads(listener, uploaded));
     let daemon = Daemon::start(&stage.home, &(stage.credential("") + &route_to(&url, "")));
     daemon.ready().await;
 
@@ -61,8 +63,12 @@ async fn an_answer_to_half_a_request_reaches_a_caller_that_sends_all_of_it_first
     }
 }
 
-/// Answers with 32 MiB and more, and reads the request meanwhile, however slowly its answer goes.
-async fn answers_before_it_reads(listener: TcpListener) -> usize {
+/// Answers with 32 MiB, and reads 16 MiB of the request meanwhile, however slowly its answer goes;
+/// tells when it has `uploaded` them.
+pub async fn answers_before_it_reads(
+    listener: TcpListener,
+    uploaded: oneshot::Sender<usize>,
+) -> usize {
     let (stream, _) = listener.accept().await.expect("a connection");
     let (mut read, mut write) = stream.into_split();
     let mut request = Vec::new();
@@ -81,6 +87,7 @@ async fn answers_before_it_reads(listener: TcpListener) -> usize {
         while got < 16 * MIB {
             got += read.read(&mut buffer).await.expect("read");
         }
+        let _nobody_may_wait = uploaded.send(got);
         got
     };
     let ((), got) = tokio::join!(answering, reading);

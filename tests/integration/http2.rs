@@ -75,6 +75,25 @@ async fn refusals_reach_http2_callers_and_authority_is_judged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_refused_in_http2_as_well() {
+    let stage = Stage::new();
+    let daemon = stage.ready("").await;
+    let mut caller = caller(daemon.proxy).await;
+    let many = (0..101).fold(Request::builder(), |head, n| head.header(format!("x-{n}"), "1"));
+    let long = format!("http://localhost/{}", "x".repeat(17 << 10));
+    for (head, status) in [
+        (many.uri("http://localhost/"), 431),
+        (Request::builder().uri(long), 414),
+        (Request::builder().uri("http://localhost/").header("x", "y".repeat(60 << 10)), 200),
+    ] {
+        let request = head.body(Full::default()).expect("a request");
+        let answer = caller.send_request(request).await.expect("an answer");
+        assert_eq!(answer.status(), status);
+    }
+    assert_eq!(stage.api.request_count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cookie_in_crumbs_is_whole_for_http_1_1() {
     let stage = Stage::new();
     let daemon = stage.ready("").await;

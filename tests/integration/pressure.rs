@@ -14,7 +14,7 @@ use crate::stage::Stage;
 use crate::support::{DEADLINE, Daemon, read};
 
 /// What passes in one direction.
-const TOTAL: usize = 200 << 20;
+pub const TOTAL: usize = 200 << 20;
 /// What it is made of; no head and no chunk size has that.
 const LETTER: u8 = b'~';
 /// How much is written and read at once.
@@ -22,7 +22,7 @@ const PIECE: usize = 64 << 10;
 /// How much of it the buffers of two connections may swallow.
 const BUFFERED: usize = TOTAL / 2;
 /// How much memory may grow meanwhile.
-const GROWTH_KIB: u64 = 16 << 10;
+pub const GROWTH_KIB: u64 = 16 << 10;
 /// A write that takes longer is held back. If it was only slow, less is proven.
 const HELD_BACK: Duration = Duration::from_millis(500);
 

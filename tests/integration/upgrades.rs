@@ -141,7 +141,8 @@ async fn a_body_waits_for_the_upstreams_word_if_its_caller_does() {
     caller.send(head.as_bytes()).await.expect("sent");
     peer.head().await;
     peer.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n").await;
-    assert_eq!(caller.answer().await.expect("an answer").status, 413);
+    let answer = caller.answer().await.expect("an answer");
+    assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -133,7 +133,7 @@ impl ApiServer {
         let tls = tls::client(&TlsSettings { ca_file, ..TlsSettings::default() })?;
         let name = self.host.clone().try_into().map_err(|_| AskError::Name)?;
         let address = Address::Tcp(self.host.clone(), self.port);
-        let peer = Peer { address, tls: Some((tls, name)) };
+        let peer = Peer::new(address, Some((tls, name)));
         let stream = peer.connect(monotonic() + DEADLINE).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let request = self.request();

@@ -145,7 +145,7 @@ impl Injector {
     async fn connect(&self, settings: TlsSettings) -> Result<Stream, DialError> {
         let address = Address::Tcp(self.reviews.ip().to_string(), self.reviews.port());
         let name = "127.0.0.1".to_owned().try_into().expect("a name");
-        let peer = Peer { address, tls: Some((client(&settings).expect("settings"), name)) };
+        let peer = Peer::new(address, Some((client(&settings).expect("settings"), name)));
         peer.connect(monotonic() + DEADLINE).await
     }
 

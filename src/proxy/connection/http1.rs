@@ -120,7 +120,10 @@ where
             if this.connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            this.wire.poll_upload(cx);
+            // What ends an upload may end its response.
+            if this.wire.is_uploading() && this.wire.poll_upload(cx).is_ready() {
+                continue;
+            }
             if dog.awaits_head() {
                 dog.head_begins(monotonic());
             }

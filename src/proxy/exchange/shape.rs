@@ -11,6 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::proxy::reject::Reason;
 use crate::proxy::route::{Route, Routes};
 use crate::proxy::upstream::Outgoing;
+use crate::proxy::websocket::Handshake;
 use crate::proxy::wire::Wire;
 use crate::proxy::{hop, inject, tunnel};
 
@@ -84,15 +85,27 @@ fn join_cookies(headers: &mut HeaderMap) {
 pub(super) struct Upgrade {
     pub(super) protocols: HeaderValue,
     pub(super) caller: OnUpgrade,
+    /// Made for a caller of HTTP/2.
+    pub(super) handshake: Option<Handshake>,
 }
 
 /// What `request` asks to go on with, if it may.
 pub(super) fn upgrade(request: &mut Request<Incoming>) -> Option<Box<Upgrade>> {
+    if request.version() == Version::HTTP_2 {
+        let handshake = Some(Handshake::of(request)?);
+        let protocols = HeaderValue::from_static("websocket");
+        return Some(Box::new(Upgrade {
+            protocols,
+            caller: hyper::upgrade::on(request),
+            handshake,
+        }));
+    }
     let may = request.headers().contains_key(UPGRADE)
         && request.version() == Version::HTTP_11
         && request.body().is_end_stream();
     let protocols = may.then(|| tunnel::wanted(request.headers())).flatten()?;
-    Some(Box::new(Upgrade { protocols, caller: hyper::upgrade::on(request) }))
+    let caller = hyper::upgrade::on(request);
+    Some(Box::new(Upgrade { protocols, caller, handshake: None }))
 }
 
 /// RFC 9112 §6.1: two framings in one request are an attempt to smuggle.

@@ -144,6 +144,11 @@ impl Call {
                 if let Some(parts) = self.arrived(head, cx)? {
                     return Poll::Ready(Ok(parts));
                 }
+                if !self.early.is_empty() {
+                    // What comes next may be the final head: this one is passed on before it.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 continue;
             }
             if ready!(self.poll_read(cx)).map_err(|error| self.cause(error))? == 0 {
@@ -200,6 +205,11 @@ impl Call {
         if self.is_uploading() { Poll::Pending } else { Poll::Ready(()) }
     }
 
+    /// True if nobody has asked for the body, which its caller holds back.
+    pub(super) fn is_held(&self) -> bool {
+        self.upload.is_held()
+    }
+
     /// True while the request is neither all out nor given up.
     pub(super) fn is_uploading(&self) -> bool {
         self.broken.is_none() && !self.upload.is_done()
@@ -237,12 +247,12 @@ impl Call {
         Failed { error, sent, body: self.upload.into_untouched(), stale }
     }
 
-    /// What is next of the response body; meanwhile the rest of the request goes up.
+    /// What is next of the response body. What is left of the request goes up by
+    /// [`Self::poll_upload`], for a task of its own perhaps.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let _ = self.poll_upload(cx);
         loop {
             match self.body.next(&mut self.connection.inbox) {
                 Ok(Next::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::error::Error as _;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -214,5 +215,6 @@ fn is_refusal(error: &hyper::Error) -> bool {
 
 /// The connection broke, rather than this request on it.
 fn is_broken(error: &hyper::Error) -> bool {
-    error.is_closed() || error.is_canceled() || cause(error).is_some_and(h2::Error::is_io)
+    let by_io = error.source().is_some_and(<dyn std::error::Error>::is::<io::Error>);
+    error.is_closed() || error.is_canceled() || by_io || cause(error).is_some_and(h2::Error::is_io)
 }

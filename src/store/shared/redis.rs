@@ -143,7 +143,7 @@ impl Place {
             }
             None => None,
         };
-        let peer = Peer { address: Address::Tcp(host.clone(), *port), tls };
+        let peer = Peer::new(Address::Tcp(host.clone(), *port), tls);
         let stream = peer.connect(monotonic() + CONNECT).await?;
         let mut login = RedisConnectionInfo::default()
             .set_db(*database)

@@ -62,7 +62,7 @@ fn routes() -> Routes {
 }
 
 fn wired(config: &RouteConfig, metrics: &Metrics) -> Route {
-    let peer = Peer { address: Address::Tcp("127.0.0.1".to_owned(), 1), tls: None };
+    let peer = Peer::new(Address::Tcp("127.0.0.1".to_owned(), 1), None);
     let (connect_timeout, max_age) = (Duration::from_secs(1), Duration::from_secs(1));
     Route {
         config: config.clone(),

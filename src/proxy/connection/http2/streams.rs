@@ -43,7 +43,7 @@ where
         match begun {
             Some((wire, open)) => {
                 let alarm = Alarm::new(&wire.watchdog);
-                tokio::spawn(Timed { task, alarm, wire, _open: open });
+                tokio::spawn(Timed { task, alarm, wire, open });
             }
             None => drop(tokio::spawn(task)),
         }
@@ -74,20 +74,31 @@ pin_project! {
         #[pin]
         alarm: Alarm,
         wire: Arc<Wire>,
-        _open: Open,
+        open: Open,
     }
 }
 
 impl<F: Future<Output = ()>> Future for Timed<F> {
     type Output = ();
 
+    #[allow(clippy::disallowed_methods)] // a tunnel is what its request leaves behind
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         loop {
             if this.task.as_mut().poll(cx).is_ready() {
+                if let Some(tunnel) = this.wire.take_tunnel() {
+                    let open = Open::count(&this.open.0);
+                    tokio::spawn(async move {
+                        tunnel.run().await;
+                        drop(open);
+                    });
+                }
                 return Poll::Ready(());
             }
-            this.wire.poll_upload(cx);
+            // hyper asks for a response only while its caller reads it; the request goes up meanwhile.
+            if this.wire.is_uploading() {
+                let _ = this.wire.poll_upload(cx);
+            }
             match ready!(this.alarm.as_mut().poll(cx, &this.wire.watchdog)) {
                 Rung::Expired => {}
                 Rung::Abandoned => return Poll::Ready(()),

@@ -44,7 +44,7 @@ enum Framing {
 }
 
 impl Framing {
-    fn of(body: &Outbound, headers: &HeaderMap) -> Self {
+    fn of(body: &impl Body, headers: &HeaderMap) -> Self {
         if body.is_end_stream() {
             // A length of 0 is said again if the caller said it: some servers want it of a POST.
             let said = headers.contains_key(CONTENT_LENGTH);
@@ -63,8 +63,8 @@ enum State {
 }
 
 /// One request being sent.
-pub(super) struct Upload {
-    body: Outbound,
+pub(super) struct Upload<B = Outbound> {
+    body: B,
     framing: Framing,
     state: State,
     /// Head, chunk sizes and small frames.
@@ -85,10 +85,10 @@ enum Written {
     Flushed,
 }
 
-impl Upload {
+impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
     /// `request` with `body`, to be written by way of the buffer `out`. If it is to be `held`, the
     /// body waits for [`Self::go_on`].
-    pub(super) fn new(request: &Outgoing, body: Outbound, held: bool, mut out: BytesMut) -> Self {
+    pub(super) fn new(request: &Outgoing, body: B, held: bool, mut out: BytesMut) -> Self {
         let framing = Framing::of(&body, &request.headers);
         write_head(&mut out, request, framing);
         let state = match framing {
@@ -129,7 +129,7 @@ impl Upload {
     }
 
     /// The body, if nothing was taken of it.
-    pub(super) fn into_untouched(self) -> Option<Outbound> {
+    pub(super) fn into_untouched(self) -> Option<B> {
         (!self.taken).then_some(self.body)
     }
 
@@ -291,3 +291,6 @@ fn write_fields<'h>(
         out.put_slice(b"\r\n");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! `allow_peer_uids`: who may use a unix socket.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::stage::Stage;
+use crate::support::Daemon;
+
+const NOBODY: u32 = 65534;
+
+/// What a GET by the socket at `path` is answered, as the user `uid`; `None` if nothing is.
+fn ask(path: &Path, uid: Option<u32>) -> Option<String> {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--max-time", "20", "--write-out", "%{http_code}", "--output"]);
+    curl.arg("/dev/null").arg("--unix-socket").arg(path).arg("http://localhost/");
+    if let Some(uid) = uid {
+        curl.uid(uid).gid(uid);
+    }
+    let output = curl.output().expect("curl runs");
+    output.status.success().then(|| String::from_utf8(output.stdout).expect("a status"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_users_who_are_listed_may_use_a_unix_socket() {
+    let own = std::fs::metadata("/proc/self").expect("on Linux").uid();
+    let other = own.wrapping_add(12_345);
+    let stage = Stage::new();
+    let home = stage.home.path("");
+    std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o755)).expect("our own");
+    for (listed, own_may, nobody_may) in [
+        (vec![], true, false),
+        (vec![own], true, false),
+        (vec![other], false, false),
+        (vec![other, own], true, false),
+        (vec![NOBODY], own == NOBODY, true),
+        (vec![own, NOBODY], true, true),
+    ] {
+        let path = stage.home.path("bearerd.sock");
+        let config = format!(
+            "[server]\nlisten = [\"unix:{}\"]\nadmin = \"127.0.0.1:0\"\nallow_peer_uids = {listed:?}\n{}{}",
+            path.display(),
+            stage.credential(""),
+            stage.route("")
+        );
+        let daemon = Daemon::start_with(&stage.home, &config);
+        daemon.ready().await;
+        let mode = std::fs::metadata(&path).expect("bound").permissions().mode() & 0o777;
+        assert_eq!(mode, if listed.is_empty() { 0o600 } else { 0o666 }, "{listed:?}");
+        let before = stage.api.request_count();
+        let mut asked = 0;
+        let mut check = |uid: Option<u32>, may: bool| {
+            assert_eq!(ask(&path, uid).as_deref(), may.then_some("200"), "{uid:?} of {listed:?}");
+            asked += u64::from(may);
+        };
+        check(None, own_may);
+        // Only root can be somebody else.
+        if own == 0 {
+            check(Some(NOBODY), nobody_may);
+        }
+        assert_eq!(stage.api.request_count() - before, asked, "{listed:?}");
+        assert!(daemon.stop().success());
+    }
+}
