@@ -14,6 +14,7 @@ build:
 
 test: deps
 	$(CARGO) test --workspace --locked
+	$(CARGO) test --locked --features otlp --test otlp
 	BEARERD=$(TARGET)/debug/bearerd tests/clients/.venv/bin/pytest -q tests/clients
 
 # The stores under fire, with N times as many kills as `make test`; prints what came of them.
@@ -35,18 +36,21 @@ fuzz:
 	tests/fuzz/run.sh $(or $(SECONDS),600)
 
 # deploy/, on real parts: the image, pods under podman (as root), charts, manifests, alerts, dashboard.
-# The program is linked statically, as in the image.
+# The programs are linked statically, as in the images.
 STATIC := $(shell uname -m)-unknown-linux-gnu
 test-deploy:
 	tests/deps/install.sh deploy
 	RUSTFLAGS="-C target-feature=+crt-static" \
-		$(CARGO) build --locked --profile quick --bin bearerd --target $(STATIC)
-	BEARERD=$(TARGET)/$(STATIC)/quick/bearerd tests/deploy/.venv/bin/pytest -q tests/deploy
+		$(CARGO) build --locked --profile quick --target $(STATIC) \
+		--package bearerd --bin bearerd --package bearerd-injector --bin bearerd-injector
+	BEARERD=$(TARGET)/$(STATIC)/quick/bearerd INJECTOR=$(TARGET)/$(STATIC)/quick/bearerd-injector \
+		tests/deploy/.venv/bin/pytest -q tests/deploy
 
 lint:
 	tests/deps/install.sh build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --all-targets --locked --features otlp -- -D warnings
 
 check: lint test
 

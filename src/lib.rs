@@ -24,6 +24,7 @@
 //! | [`config`] | raw TOML to valid domain types |
 //! | [`token_socket`] | tokens for other programs of the same user |
 //! | [`metrics`], [`admin`], [`telemetry`] | what others see of it |
+//! | `traces` | spans by OTLP, with the feature `otlp` |
 //! | [`server`], [`cli`], [`process`] | the composition root, the commands, the process |
 //!
 //! Arrows point only `server → proxy, admin, refresher, config`; `proxy → credential → token`;
@@ -62,6 +63,8 @@ pub mod telemetry;
 pub mod tls;
 pub mod token;
 pub mod token_socket;
+#[cfg(feature = "otlp")]
+pub mod traces;
 
 /// What bearerd calls itself towards identity providers.
 pub const USER_AGENT: &str = concat!("bearerd/", env!("CARGO_PKG_VERSION"));

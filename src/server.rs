@@ -66,6 +66,10 @@ pub enum ServerError {
     /// A metric is not acceptable.
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
+    /// Spans cannot be sent.
+    #[cfg(feature = "otlp")]
+    #[error(transparent)]
+    Traces(#[from] crate::traces::TracesError),
     /// What only a restart can change was changed.
     #[error("{0} cannot change while bearerd runs; restart it")]
     NeedsRestart(&'static str),
@@ -81,6 +85,8 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
         warn!("{warning}");
     }
     let metrics = Arc::new(Metrics::new()?);
+    #[cfg(feature = "otlp")]
+    let traces = crate::traces::start()?;
     let listeners = bind(&config)?;
     let admin = bind_admin(&config)?;
     let token_socket = bind_token_socket(&config)?;
@@ -123,6 +129,8 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     let admin = Some((admin, snapshot_seen));
     server.add_service(Control { admin, token_socket, reload, handled, quit, announcement });
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
+    #[cfg(feature = "otlp")]
+    traces.into_iter().for_each(crate::traces::Traces::end);
     info!("stopped");
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Which modules each module may name. `lib` and `main` are the roots; what is missing here is
 /// forbidden.
-const ARROWS: [(&str, &[&str]); 22] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     // Leaves.
     ("clock", &[]),
     ("dial", &[]),
@@ -15,6 +15,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("secret", &[]),
     ("telemetry", &[]),
     ("tls", &[]),
+    ("traces", &["clock", "dial", "tls"]),
     ("token", &["clock", "dpop", "secret"]),
     // When, who, where from, where to.
     ("schedule", &["clock", "token"]),
@@ -62,6 +63,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
             "telemetry",
             "tls",
             "token_socket",
+            "traces",
         ],
     ),
     (

@@ -25,9 +25,12 @@ mod again;
 mod look;
 mod proof;
 mod shape;
+#[cfg_attr(not(feature = "otlp"), path = "exchange/no_spans.rs")]
+mod spans;
 
 pub(super) use look::Looked;
 use shape::{Stop, Upgrade};
+use spans::Spans;
 
 /// What has a bound of its own is abandoned by the watchdog only if that fails.
 const WATCHDOG_SLACK: Duration = Duration::from_secs(1);
@@ -53,6 +56,8 @@ pub(super) struct Exchange {
     looked: Looked,
     /// What the caller would go on with.
     upgrade: Option<Box<Upgrade>>,
+    /// What tracing tells of its sendings.
+    spans: Spans,
 }
 
 impl Exchange {
@@ -101,6 +106,7 @@ impl Exchange {
             sent_twice,
             looked,
             upgrade,
+            spans: Spans::new(),
         });
         if !keeps_own && let Some(held) = route.credential.bearer(now, &config.scheme) {
             exchange.carry(held);
@@ -161,6 +167,7 @@ impl Exchange {
             let upstream = &self.record.route().config.upstream;
             proof::add(bound, &mut self.outgoing, upstream);
         }
+        self.spans.begin(&mut self.outgoing, &self.record.route().config);
         lease.start(&self.outgoing, body)
     }
 
@@ -198,7 +205,9 @@ impl Exchange {
     /// only a request that is idempotent and has no body, once, and only when a pooled connection
     /// turned out to be closed (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
     pub(super) async fn head(&mut self, call: Call) -> Answered {
-        match call.head(self.record.wire()).await {
+        let answered = call.head(self.record.wire()).await;
+        self.spans.end(&answered);
+        match answered {
             Ok(answered) => Ok(answered),
             Err(failed) => Box::pin(self.send_again(*failed)).await,
         }

@@ -44,13 +44,23 @@ def run(*command, stdin=None, check=True, cwd=ROOT, env=None):
     return done
 
 
+def built(variable):
+    path = Path(os.environ.get(variable, "none")).absolute()
+    if not path.is_file():
+        pytest.fail(f"{variable} names no program; run `make test-deploy`", pytrace=False)
+    return path
+
+
 @pytest.fixture(scope="session")
 def program():
     """The static bearerd that `make test-deploy` has built."""
-    path = Path(os.environ.get("BEARERD", "none")).absolute()
-    if not path.is_file():
-        pytest.fail("BEARERD names no program; run `make test-deploy`", pytrace=False)
-    return path
+    return built("BEARERD")
+
+
+@pytest.fixture(scope="session")
+def injector_program():
+    """The static bearerd-injector that `make test-deploy` has built."""
+    return built("INJECTOR")
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +71,7 @@ def containers():
 
 
 @pytest.fixture(scope="session")
-def build_stage(program, tmp_path_factory):
+def build_stage(program, injector_program, tmp_path_factory):
     """What the image file's build stage leaves: no compiler image can be had without a registry of
     images, so this directory stands in for that stage, and the rest is built as it is."""
     stage = tmp_path_factory.mktemp("build-stage")
@@ -72,7 +82,12 @@ def build_stage(program, tmp_path_factory):
     shutil.copy(program, image / "bearerd")
     run("strip", image / "bearerd")
     shutil.copy("/etc/ssl/certs/ca-certificates.crt", image / "etc/ssl/certs")
-    (image / "etc/nsswitch.conf").write_text("hosts: files dns\n")
+    injector = stage / "injector"
+    (injector / "etc").mkdir(parents=True)
+    shutil.copy(injector_program, injector / "bearerd-injector")
+    run("strip", injector / "bearerd-injector")
+    for root in (image, injector):
+        (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
     return stage
 
 

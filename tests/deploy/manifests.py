@@ -23,6 +23,20 @@ CHART_VALUES = {
                  "dashboard.annotations.folder=platform"],
     "tested": ["existingConfig=shared", "secrets.serviceAccountToken.audience=https://api.example",
                "image.digest=sha256:" + "0" * 64, "image.pullPolicy=Always"],
+    "injecting": ["injector.enabled=true"],
+    "injecting-own": ["injector.enabled=true", "injector.certificate.source=secret",
+                      "injector.certificate.secretName=webhook", "injector.failurePolicy=Ignore",
+                      "injector.certificate.caBundle=-----BEGIN CERTIFICATE-----",
+                      "injector.nodeSelector.pool=system", "injector.priorityClassName=critical",
+                      "injector.tolerations[0].operator=Exists"],
+    "injecting-managed": ["injector.enabled=true", "injector.certificate.source=certManager",
+                          "podMonitor.enabled=true"],
+    "injecting-issued": ["injector.enabled=true", "injector.certificate.source=certManager",
+                         "injector.certificate.issuerRef.name=platform",
+                         "injector.certificate.issuerRef.kind=ClusterIssuer",
+                         "injector.replicas=1", "injector.networkPolicy=false",
+                         "injector.kubernetesVersion=v1.31", "injector.excludedNamespaces={a,b}"],
+    "storing": ["storeSecret.name=orders-store", "storeSecret.serviceAccounts={orders,billing}"],
 }
 APPLICATION_VALUES = {
     "native": [],
@@ -30,6 +44,8 @@ APPLICATION_VALUES = {
     "projected": ["bearerd.secrets.secretName=", "bearerd.secrets.serviceAccountToken.audience=api"],
     "claimed": ["bearerd.store.kind=claim", "bearerd.store.claimName=orders-store"],
     "temporary": ["bearerd.store.kind=emptyDir", "bearerd.image.pullPolicy=Always"],
+    "shared": ["bearerd.store.kind=kubernetes", "bearerd.storeSecret.name=orders-tokens",
+               "bearerd.storeSecret.serviceAccounts={orders}"],
 }
 
 

@@ -4,25 +4,34 @@ import io
 import json
 import tarfile
 
+import pytest
+
 from conftest import DEPLOY, build_image, run
+from pod import until
 
 
 def test_the_image_file_is_clean():
     run("hadolint", DEPLOY / "Dockerfile")
 
 
-def test_the_program_needs_no_library(program):
-    assert "NEEDED" not in run("readelf", "--dynamic", program).stdout
+def test_the_programs_need_no_library(program, injector_program):
+    for one in (program, injector_program):
+        assert "NEEDED" not in run("readelf", "--dynamic", one).stdout
 
 
-def test_the_image_holds_the_program_certificates_and_a_place_for_the_store(containers, image):
-    archive = containers.home / "image.tar"
+def files_in(containers, image):
+    archive = containers.home / f"{image.rpartition('/')[2]}.tar"
     containers.podman("save", "--output", str(archive), image)
     files = {}
     with tarfile.open(archive) as saved:
         for layer in json.load(saved.extractfile("manifest.json"))[0]["Layers"]:
             with tarfile.open(fileobj=io.BytesIO(saved.extractfile(layer).read())) as layer:
                 files |= {entry.name: entry for entry in layer}
+    return files
+
+
+def test_the_image_holds_the_program_certificates_and_a_place_for_the_store(containers, image):
+    files = files_in(containers, image)
     content = {name for name, entry in files.items() if entry.isfile()}
     assert content == {"bearerd", "etc/nsswitch.conf", "etc/ssl/certs/ca-certificates.crt"}
     store = files["var/lib/bearerd"]
@@ -44,12 +53,44 @@ def test_the_image_runs_as_a_numeric_user_and_says_what_it_is(containers, image)
     assert labels["org.opencontainers.image.title"] == "bearerd"
 
 
-def test_the_same_program_gives_the_same_image(containers, build_stage):
-    digests = []
+@pytest.mark.parametrize("target", [(), ("--target", "injector")], ids=["bearerd", "injector"])
+def test_the_same_program_gives_the_same_image(containers, build_stage, target):
+    built = []
     for name in ("once", "again"):
-        build_image(containers, build_stage, "--format", "oci", "--tag", f"localhost/{name}")
-        digests.append(containers.inspect(f"localhost/{name}", "image")["Digest"])
-    assert digests[0] == digests[1]
+        build_image(
+            containers, build_stage, "--format", "oci", "--tag", f"localhost/{name}", *target)
+        image = containers.inspect(f"localhost/{name}", "image")
+        built.append((image["Digest"], image["RootFS"]["Layers"]))
+    assert built[0] == built[1]
+
+
+def test_the_injectors_image_holds_nothing_but_it_and_runs_as_a_numeric_user(
+        containers, build_stage, tmp_path):
+    image = "localhost/bearerd-injector"
+    build_image(containers, build_stage, "--target", "injector", "--tag", image,
+                "--format", "docker")
+    files = files_in(containers, image)
+    content = {name for name, entry in files.items() if entry.isfile()}
+    assert content == {"bearerd-injector", "etc/nsswitch.conf"}
+    assert all(files[name].uid == 0 and not files[name].mode & 0o022 for name in content)
+    config = containers.inspect(image, "image")["Config"]
+    assert config["User"] == "65532:65532"
+    assert config["Labels"]["org.opencontainers.image.title"] == "bearerd-injector"
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=injector",
+        "-keyout", tmp_path / "tls.key", "-out", tmp_path / "tls.crt")
+    for file in tmp_path.iterdir():
+        file.chmod(0o444)
+    tmp_path.chmod(0o755)
+    containers.podman(
+        "run", "--detach", "--name", "injector", "--network", "none", "--read-only",
+        "--cap-drop", "all", "--memory", "64m", "--volume", f"{tmp_path}:/certificate:ro", image,
+        "--certificate=/certificate/tls.crt", "--key=/certificate/tls.key", "--image=bearerd",
+        "--kubernetes-version=1.31", "--linger=0")
+    until("it listens", lambda: "is listening" in containers.podman("logs", "injector").stderr)
+    containers.podman("stop", "--time", "30", "injector")
+    state = containers.inspect("injector")["State"]
+    assert state["ExitCode"] == 0, containers.podman("logs", "injector").stderr
+    containers.podman("rm", "injector")
 
 
 def test_the_health_check_asks_the_program(containers, image, tmp_path):

@@ -2,6 +2,7 @@
 team looks for in them."""
 
 import json
+from pathlib import Path
 
 import kubernetes_validate.utils
 import pytest
@@ -15,8 +16,8 @@ from manifests import (
 VERSIONS = sorted({kubernetes_validate.utils.major_minor(version)
                    for version in kubernetes_validate.utils.all_versions()}, key=len)
 VERSIONS = [version for version in VERSIONS if int(version.partition(".")[2]) >= 29]
-# Kinds of the Prometheus operator: no published schema comes with Kubernetes.
-FOREIGN = {"PodMonitor", "PrometheusRule"}
+# Kinds of the Prometheus operator and of cert-manager, whose types come from their own packages.
+FOREIGN = {"PodMonitor", "PrometheusRule", "Certificate", "Issuer"}
 
 # What checkov says, in which of the forms, and why it stays.
 TEST_POD = "the pod of `helm test` listens to nobody and ends by itself"
@@ -28,10 +29,11 @@ EXPLAINED = {
                                  "an identity provider is down help nobody",
     **{("CKV_K8S_11", form): "no CPU limit: throttling would delay the application's every request"
        for form in ("chart", "kubernetes", "kustomize")},
+    ("CKV_K8S_11", "injector"): "no CPU limit: throttling would delay the creation of every pod",
     **{("CKV_K8S_15", form): "a tag that does not move needs no pull at every start"
-       for form in ("chart", "kubernetes", "kustomize")},
+       for form in ("chart", "injector", "kubernetes", "kustomize")},
     **{("CKV_K8S_43", form): "the examples' registry does not exist; the chart takes a digest"
-       for form in ("chart", "kubernetes", "kustomize")},
+       for form in ("chart", "injector", "kubernetes", "kustomize")},
 }
 
 
@@ -57,6 +59,22 @@ def test_every_form_is_valid_in_every_kubernetes_from_1_29_on(version, home):
     assert checked > 30
 
 
+def test_what_is_for_operators_is_valid_by_their_own_types(all_rendered):
+    foreign = [document for text in all_rendered.values() for document in documents(text)
+               if document["kind"] in FOREIGN]
+    assert {document["kind"] for document in foreign} == FOREIGN
+    assert operators_say(foreign) == ""
+    # It is checked in earnest.
+    monitor = next(document for document in foreign if document["kind"] == "PodMonitor")
+    for wrong in ({"podMetricsEndpoint": []}, {"selector": "all"}):
+        assert operators_say([{**monitor, "spec": {**monitor["spec"], **wrong}}]) != ""
+
+
+def operators_say(objects):
+    script = Path(__file__).parent / "operators/validate.mjs"
+    return run("node", script, stdin=json.dumps(objects)).stdout
+
+
 def test_the_newest_kubernetes_is_among_them():
     assert len(VERSIONS) >= 9
 
@@ -72,7 +90,8 @@ def test_checkov_finds_nothing_that_is_not_explained(all_rendered, tmp_path):
     assert report["summary"]["passed"] > 300
     found = {}
     for check in report["results"]["failed_checks"]:
-        form = check["file_path"].strip("/").removesuffix(".yaml").partition("-")[0]
+        name = check["file_path"].strip("/").removesuffix(".yaml")
+        form = "injector" if name.startswith("chart-injecting") else name.partition("-")[0]
         # The application's chart is about the sidecar in it; the application is a sketch.
         if form != "application":
             found[check["check_id"], form] = f"{check['check_name']}: {check['file_path']}"
@@ -110,7 +129,8 @@ def test_every_sidecar_is_restricted_and_sized_as_promised(all_rendered):
             # The others wait for the containers before them, so it must be the first.
             assert pod["containers"][0] is container, name
             assert "--ready" in container["lifecycle"]["postStart"]["exec"]["command"], name
-    assert seen == 4 + 1 + len(APPLICATION_VALUES)
+    plain = len(list((DEPLOY / "kubernetes").glob("*.yaml")))
+    assert seen == plain + 1 + len(APPLICATION_VALUES)
 
 
 def test_all_forms_have_the_same_sidecar(all_rendered):
@@ -166,7 +186,12 @@ def test_the_application_chart_is_clean(home):
     "imgae.tag=1", "image.tgo=1", "podMonitor.enabled=yes", "podMonitor.interval=often",
     "sidecar.preStopSeconds=0", "store.kind=disk", "store.kind=claim", "image.digest=sha256:12",
     "secrets.serviceAccountToken.expirationSeconds=60", "sidecar.resources.requests.gpu=1",
-    "secrets.secretName=Not_A_Name", "dashboard.labels=x",
+    "secrets.secretName=Not_A_Name", "dashboard.labels=x", "injector.enable=true",
+    "injector.failurePolicy=Open", "injector.timeoutSeconds=31", "injector.replicas=0",
+    "injector.certificate.source=secret", "injector.certificate.source=vault",
+    "injector.excludedNamespaces={}x", "injector.kubernetesVersion=newest",
+    "injector.certificate.issuerRef.kind=Pod", "storeSecret.name=Not_A_Name",
+    "storeSecret.serviceAccounts=orders",
 ])
 def test_the_chart_refuses_values_that_mean_nothing(value):
     assert helm(CHART, [value], check=False).returncode != 0
@@ -175,6 +200,9 @@ def test_the_chart_refuses_values_that_mean_nothing(value):
 def test_a_configuration_in_two_places_is_refused():
     done = helm(CHART, ["config=x", "existingConfig=y"], check=False)
     assert "leave one of them empty" in done.stderr
+
+
+INJECTOR = ["Deployment", "MutatingWebhookConfiguration", "Service", "ServiceAccount"]
 
 
 def test_the_chart_makes_what_it_is_asked_for_and_nothing_else(all_rendered):
@@ -186,6 +214,13 @@ def test_the_chart_makes_what_it_is_asked_for_and_nothing_else(all_rendered):
         "watched": ["ConfigMap", "PodMonitor", "PrometheusRule"],
         "labelled": ["ConfigMap", "PodMonitor", "PrometheusRule"],
         "tested": ["Pod"],
+        "injecting": sorted([*INJECTOR, "NetworkPolicy", "PodDisruptionBudget", "Secret"]),
+        "injecting-own": sorted([*INJECTOR, "NetworkPolicy", "PodDisruptionBudget"]),
+        "injecting-managed": sorted([
+            *INJECTOR, "Certificate", "Issuer", "NetworkPolicy", "PodDisruptionBudget",
+            "PodMonitor", "PodMonitor"]),
+        "injecting-issued": sorted([*INJECTOR, "Certificate"]),
+        "storing": ["Role", "RoleBinding", "Secret"],
     }
     labelled = documents(all_rendered["chart-labelled"])
     for document in labelled:
@@ -208,6 +243,49 @@ def test_the_monitored_port_is_the_sidecars(all_rendered):
     endpoint = monitor["spec"]["podMetricsEndpoints"][0]
     container, _, _ = sidecar(all_rendered["kubernetes/sidecar.yaml"])
     assert endpoint["port"] in {port["name"] for port in container["ports"]}
+
+
+def test_the_store_may_be_read_and_written_by_those_it_is_for_and_nothing_else_may(all_rendered):
+    objects = {document["kind"]: document for document in documents(all_rendered["chart-storing"])}
+    assert objects["Role"]["rules"] == [{
+        "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["orders-store"],
+        "verbs": ["get", "watch", "update"]}]
+    assert [subject["name"] for subject in objects["RoleBinding"]["subjects"]] == [
+        "orders", "billing"]
+    assert objects["RoleBinding"]["roleRef"]["name"] == objects["Role"]["metadata"]["name"]
+    secret = objects["Secret"]
+    assert secret["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    # With data an upgrade would put the first refresh token back.
+    assert "data" not in secret and "stringData" not in secret
+
+
+def test_the_injector_runs_restricted_and_may_do_nothing(all_rendered):
+    for name, text in all_rendered.items():
+        if not name.startswith("chart-injecting"):
+            continue
+        objects = {document["kind"]: document for document in documents(text)}
+        assert not set(objects) & {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"}
+        assert objects["ServiceAccount"]["automountServiceAccountToken"] is False
+        pod = objects["Deployment"]["spec"]["template"]["spec"]
+        container = pod["containers"][0]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert "cpu" not in container["resources"]["limits"]
+        webhook = objects["MutatingWebhookConfiguration"]["webhooks"][0]
+        service = webhook["clientConfig"]["service"]
+        assert service["name"] == objects["Service"]["metadata"]["name"]
+        assert service["namespace"] == objects["Service"]["metadata"]["namespace"]
+        [port] = objects["Service"]["spec"]["ports"]
+        assert port["port"] == service["port"]
+        assert port["targetPort"] in {one["name"] for one in container["ports"]}
+
+
+def test_the_injector_fails_open_or_closed_as_it_is_told(all_rendered):
+    for name, policy in [("injecting", "Fail"), ("injecting-own", "Ignore")]:
+        webhook = next(document for document in documents(all_rendered[f"chart-{name}"])
+                       if document["kind"] == "MutatingWebhookConfiguration")["webhooks"][0]
+        assert webhook["failurePolicy"] == policy
 
 
 def test_the_test_pod_of_the_chart_owns_no_sidecars_store(home):

@@ -88,6 +88,31 @@ def test_the_chart_is_installed_as_the_readme_says(tmp_path):
         assert f"kind: {kind}" in text
 
 
+INJECTOR = README.split("## The injector")[1].split("## Observing")[0]
+
+
+def test_the_injector_is_built_and_installed_as_the_readme_says(containers, build_stage):
+    build, install = (shlex.split(line) for line in
+                      INJECTOR.split("```sh\n")[1].split("```")[0].strip().splitlines())
+    assert build[:2] == ["buildah", "build"] and build[-1] == "."
+    containers.build(ROOT, "--build-context", f"build={build_stage}", *build[2:-1])
+    assert install[:2] == ["helm", "install"]
+    text = run(*install, "--dry-run=client").stdout
+    assert "kind: MutatingWebhookConfiguration" in text
+    assert "injector" in text.partition("NOTES:")[2]
+
+
+def test_the_annotations_that_the_readme_lists_are_those_that_the_injector_knows():
+    table = INJECTOR.split("| annotation |")[1].split("\n\n")[0]
+    listed = set(re.findall(r"`bearerd/([a-z-]+)`", table))
+    source = (DEPLOY / "injector/src/settings.rs").read_text()
+    keys = source.split("const KEYS")[1].split("= [")[1].split("]")[0]
+    assert listed == set(re.findall(r'"([a-z-]+)"', keys))
+    example = yaml.safe_load(INJECTOR.split("```yaml\n")[1].split("```")[0])["metadata"]
+    assert example["labels"] == {"bearerd/inject": "true"}
+    assert {key.removeprefix("bearerd/") for key in example["annotations"]} <= listed
+
+
 def test_the_paths_that_the_readme_links_to_are_there():
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert (DEPLOY / link).exists(), link

@@ -98,11 +98,7 @@ async fn serve_all(options: Options) -> Result<(), ServerError> {
     let metrics = Arc::new(Metrics::new()?);
     let certificate = Arc::new(Certificate::read(options.identity)?);
     let (reviews, admin) = (bind(options.listen).await?, bind(options.admin).await?);
-    let address = |listener: &TcpListener| {
-        listener.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
-    };
-    let (listen, told) = (address(&reviews), address(&admin));
-    tracing::info!(listen, admin = told, "bearerd-injector is listening");
+    announce(&reviews, &admin);
     let version = Arc::new(OnceLock::new());
     if let Some(told) = options.version {
         let _ = version.set(told);
@@ -146,6 +142,15 @@ async fn serve_all(options: Options) -> Result<(), ServerError> {
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
     TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, source })
+}
+
+/// The addresses with the ports that the system chose: tests start from this line.
+fn announce(reviews: &TcpListener, admin: &TcpListener) {
+    let address = |listener: &TcpListener| {
+        listener.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
+    };
+    let (listen, admin) = (address(reviews), address(admin));
+    tracing::info!(listen, admin, "bearerd-injector is listening");
 }
 
 async fn end((terminate, interrupt): &mut (Signal, Signal)) {

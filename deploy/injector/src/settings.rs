@@ -53,6 +53,8 @@ pub enum Store {
     EmptyDir,
     /// In a claim of this name.
     Claim(String),
+    /// In a Secret, by the pod's service account (`store = "kubernetes:NAMESPACE/SECRET"`).
+    Kubernetes,
 }
 
 /// A variable of the application's containers: the proxy's base URL with a path.
@@ -146,7 +148,7 @@ impl Settings {
             secret: annotations.parse("secret", "a Secret's name", object_name)?,
             token: annotations.token()?,
             store: annotations
-                .parse("store", "none, emptyDir or claim:NAME", store)?
+                .parse("store", "none, emptyDir, claim:NAME or kubernetes", store)?
                 .unwrap_or(Store::EmptyDir),
             port: annotations.port("port")?.unwrap_or(8080),
             admin_port: annotations.port("admin-port")?.unwrap_or(9901),
@@ -243,6 +245,7 @@ fn store(text: &str) -> Option<Store> {
     match text {
         "none" => Some(Store::None),
         "emptyDir" => Some(Store::EmptyDir),
+        "kubernetes" => Some(Store::Kubernetes),
         _ => text.strip_prefix("claim:").and_then(object_name).map(Store::Claim),
     }
 }

@@ -10,11 +10,12 @@ pub const NAME: &str = "bearerd";
 /// Whose files the sidecar owns, and the group that may read its volumes.
 pub const USER: u32 = 65532;
 /// The names of its volumes.
-pub const VOLUMES: [&str; 3] = [CONFIG, SECRETS, STORE];
+pub const VOLUMES: [&str; 4] = [CONFIG, SECRETS, STORE, ACCOUNT];
 
 const CONFIG: &str = "bearerd-config";
 const SECRETS: &str = "bearerd-secrets";
 const STORE: &str = "bearerd-store";
+const ACCOUNT: &str = "bearerd-account";
 /// Mounted if it is there, and nobody named another one.
 const DEFAULT_SECRET: &str = "bearerd";
 
@@ -76,8 +77,16 @@ fn mounts(settings: &Settings) -> Vec<Value> {
         json!({ "name": CONFIG, "mountPath": "/etc/bearerd", "readOnly": true }),
         json!({ "name": SECRETS, "mountPath": "/var/run/secrets/bearerd", "readOnly": true }),
     ];
-    if settings.store != Store::None {
-        mounts.push(json!({ "name": STORE, "mountPath": "/var/lib/bearerd" }));
+    match settings.store {
+        Store::None => {}
+        Store::EmptyDir | Store::Claim(_) => {
+            mounts.push(json!({ "name": STORE, "mountPath": "/var/lib/bearerd" }));
+        }
+        Store::Kubernetes => mounts.push(json!({
+            "name": ACCOUNT,
+            "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+            "readOnly": true,
+        })),
     }
     mounts
 }
@@ -102,14 +111,25 @@ pub fn volumes(settings: &Settings) -> Vec<Value> {
         // 0440: for the sidecar's group.
         json!({ "name": SECRETS, "projected": { "defaultMode": 0o440, "sources": sources } }),
     ];
-    match &settings.store {
-        Store::None => {}
-        Store::EmptyDir => {
-            volumes.push(json!({ "name": STORE, "emptyDir": { "sizeLimit": "16Mi" } }));
-        }
+    let store = match &settings.store {
+        Store::None => None,
+        Store::EmptyDir => Some(json!({ "name": STORE, "emptyDir": { "sizeLimit": "16Mi" } })),
         Store::Claim(name) => {
-            volumes.push(json!({ "name": STORE, "persistentVolumeClaim": { "claimName": name } }));
+            Some(json!({ "name": STORE, "persistentVolumeClaim": { "claimName": name } }))
         }
-    }
+        Store::Kubernetes => Some(account()),
+    };
+    volumes.extend(store);
     volumes
+}
+
+/// What automounting would give to every container: for the API server, replaced every hour.
+fn account() -> Value {
+    json!({ "name": ACCOUNT, "projected": { "defaultMode": 0o440, "sources": [
+        { "serviceAccountToken": { "path": "token", "expirationSeconds": 3607 } },
+        { "configMap": {
+            "name": "kube-root-ca.crt",
+            "items": [{ "key": "ca.crt", "path": "ca.crt" }],
+        }},
+    ]}})
 }

@@ -39,6 +39,7 @@ impl Exchange {
         self.await_answer(monotonic());
         let call = self.start(lease, body);
         let answered = call.head(self.record.wire()).await;
+        self.spans.end(&answered);
         answered.map_err(|failed| reason(&failed.error))
     }
 

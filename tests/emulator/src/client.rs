@@ -1,18 +1,35 @@
 //! A client that sends exactly the bytes it is given and reads one answer, for tests that speak to
-//! a proxy or to the emulator by hand. Plain TCP only.
+//! a proxy or to the emulator by hand.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// One connection.
-#[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
+    to: SocketAddr,
     ahead: Vec<u8>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for S {}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("to", &self.to).finish_non_exhaustive()
+    }
 }
 
 /// One answer; an interim one (1xx) counts as one too.
@@ -66,7 +83,27 @@ impl Client {
     pub async fn connect(to: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, ahead: Vec::new() })
+        Ok(Self { stream: Box::new(stream), to, ahead: Vec::new() })
+    }
+
+    /// Connects by TLS to who has a certificate for `name` under an authority in `pem`.
+    pub async fn connect_tls(to: SocketAddr, name: &str, pem: &str) -> io::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        let authorities: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+        for authority in authorities.map_err(io::Error::other)? {
+            roots.add(authority).map_err(io::Error::other)?;
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        let stream = TcpStream::connect(to).await?;
+        stream.set_nodelay(true)?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        Ok(Self { stream: Box::new(stream), to, ahead: Vec::new() })
     }
 
     /// Sends exactly these bytes.
@@ -82,8 +119,7 @@ impl Client {
         fields: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Answer> {
-        let mut bytes =
-            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.stream.peer_addr()?);
+        let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.to);
         for (name, value) in fields {
             bytes += &format!("{name}: {value}\r\n");
         }

@@ -10,6 +10,7 @@
 //! | any RFC 6749 provider, every quirk | [`Oauth2`] |
 //! | the vendors | [`Servicemax`], [`Csp`], [`Veeam`], [`Tencent`] |
 //! | what all providers share: script, outages, records | [`Front`] |
+//! | a cluster's API server | [`Kubernetes`] |
 //! | the protected upstream | [`Api`] |
 //! | the tokens that are out, shared by all | [`Tokens`] |
 //! | the network | [`FaultProxy`] |
@@ -68,6 +69,7 @@ mod fault;
 mod form;
 mod front;
 pub mod http;
+pub mod kubernetes;
 mod log;
 pub mod mint;
 pub mod oauth2;
@@ -87,6 +89,7 @@ pub use fault::FaultProxy;
 pub use form::{Form, Pair};
 pub use front::Front;
 pub use http::{EventSource, Fault, Recorded, Reply, Tls};
+pub use kubernetes::Kubernetes;
 pub use oauth2::Oauth2;
 pub use servicemax::Servicemax;
 pub use step::Step;

@@ -48,6 +48,8 @@ pub enum Step {
     Json(u16, Value),
     /// Any answer; made by `Step::from(reply)`.
     Reply(Box<Reply>),
+    /// Commits, and gives this answer instead of the true one; made by [`Step::instead`].
+    Instead(Box<Reply>),
     /// Any answer, given before the body is read; made by [`Step::early`].
     Early(Box<Reply>),
 }
@@ -62,6 +64,11 @@ impl Step {
     /// Answers before the body is read.
     pub fn early(reply: Reply) -> Self {
         Self::Early(Box::new(reply))
+    }
+
+    /// Commits, and gives another answer than the true one.
+    pub fn instead(reply: Reply) -> Self {
+        Self::Instead(Box::new(reply))
     }
 
     /// Adds a field to a step that is an answer (`Status`, `Html`, `Json`, `Reply`).
@@ -109,6 +116,10 @@ impl Step {
             Self::Html(status) => Reply::html(status),
             Self::Json(status, value) => Reply::json(status, value),
             Self::Reply(reply) => *reply,
+            Self::Instead(reply) => {
+                commit();
+                *reply
+            }
             Self::Stall | Self::Early(_) => unreachable!("acts before the body is read"),
         }
     }

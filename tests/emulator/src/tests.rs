@@ -4,6 +4,7 @@ mod api;
 mod csp;
 mod fault;
 mod http;
+mod kubernetes;
 mod oauth2;
 mod servicemax;
 mod tencent;

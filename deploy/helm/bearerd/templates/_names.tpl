@@ -11,8 +11,13 @@
 {{- end }}
 
 {{- define "bearerd.image" -}}
-{{- with .Values.image -}}
-{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ with .digest }}@{{ . }}{{ end }}
+{{ include "bearerd.imageOf" (dict "image" .Values.image "chart" .Chart) }}
+{{- end }}
+
+{{- define "bearerd.imageOf" -}}
+{{- $chart := .chart -}}
+{{- with .image -}}
+{{ .repository }}:{{ .tag | default $chart.AppVersion }}{{ with .digest }}@{{ . }}{{ end }}
 {{- end -}}
 {{- end }}
 

@@ -48,7 +48,11 @@ The pod needs fsGroup 65532 and a terminationGracePeriodSeconds above 30.
     seccompProfile: { type: RuntimeDefault }
   volumeMounts:
     {{- include "bearerd.inputMounts" . | nindent 4 }}
-    {{- if ne .Values.store.kind "none" }}
+    {{- if eq .Values.store.kind "kubernetes" }}
+    - name: bearerd-account
+      mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+      readOnly: true
+    {{- else if ne .Values.store.kind "none" }}
     - { name: bearerd-store, mountPath: /var/lib/bearerd }
     {{- end }}
 {{- end }}
@@ -68,6 +72,16 @@ The pod needs fsGroup 65532 and a terminationGracePeriodSeconds above 30.
 {{- else if eq .Values.store.kind "claim" }}
 - name: bearerd-store
   persistentVolumeClaim: { claimName: {{ .Values.store.claimName }} }
+{{- else if eq .Values.store.kind "kubernetes" }}
+# What automounting would give to every container: for the API server, replaced every hour.
+- name: bearerd-account
+  projected:
+    defaultMode: 0440
+    sources:
+      - serviceAccountToken: { path: token, expirationSeconds: 3607 }
+      - configMap:
+          name: kube-root-ca.crt
+          items: [{ key: ca.crt, path: ca.crt }]
 {{- end }}
 {{- end }}
 

@@ -1,10 +1,11 @@
 //! An answer: status, fields in exact casing, a body in one of the three framings, and what goes
 //! wrong with it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Mutex, MutexGuard, broadcast, mpsc, watch};
 
 use crate::style;
 
@@ -34,6 +35,8 @@ pub enum Body {
     Pattern(u64),
     /// Whatever the test pushes, until it ends the source.
     Events(EventSource),
+    /// Pieces for this answer alone, from the first one on.
+    Feed(Feed),
     /// The connection changes hands after the head (101): every byte is sent back.
     Echo,
 }
@@ -310,5 +313,24 @@ pub(super) struct Subscription<'s> {
 impl Drop for Subscription<'_> {
     fn drop(&mut self) {
         self.source.subscribers.send_modify(|open| *open -= 1);
+    }
+}
+
+/// A piece of a [`Feed`]; `None` ends it properly.
+pub(crate) type Piece = Option<Vec<u8>>;
+
+/// A stream for one answer. When its sender is gone without an end, the connection is cut.
+#[derive(Clone, Debug)]
+pub struct Feed(Arc<Mutex<mpsc::UnboundedReceiver<Piece>>>);
+
+impl Feed {
+    /// A feed and what fills it.
+    pub(crate) fn new() -> (mpsc::UnboundedSender<Piece>, Self) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (sender, Self(Arc::new(Mutex::new(receiver))))
+    }
+
+    pub(super) async fn pieces(&self) -> MutexGuard<'_, mpsc::UnboundedReceiver<Piece>> {
+        self.0.lock().await
     }
 }

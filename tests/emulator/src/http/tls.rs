@@ -1,4 +1,5 @@
-//! A self-signed certificate for 127.0.0.1 and localhost, as an appliance makes for itself (V-E1).
+//! A self-signed certificate for 127.0.0.1 and localhost, as an appliance makes for itself (V-E1), or
+//! one that an authority of its own has signed, as a cluster's.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -26,6 +27,19 @@ impl Tls {
     /// TLS with a fresh self-signed certificate.
     pub fn self_signed() -> Self {
         Self::On(Certificate::self_signed(None))
+    }
+
+    /// TLS with a certificate for `names` that an authority of its own has signed;
+    /// [`Certificate::pem`] is the authority's.
+    pub fn own_authority(names: &[&str]) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key can be made");
+        let authority =
+            CertifiedIssuer::self_signed(params, key).expect("the parameters are valid");
+        let key = KeyPair::generate().expect("a key can be made");
+        let certificate = parameters(names).signed_by(&key, &authority).expect("both keys sign");
+        Self::On(Certificate::new(&key, &certificate, authority.pem(), None))
     }
 
     /// TLS that also demands the client certificate returned.
@@ -57,6 +71,16 @@ impl Certificate {
     fn self_signed(client: Option<CertificateDer<'static>>) -> Self {
         // rcgen turns a name that reads as an address into an IP SAN.
         let (key, certificate) = fresh(&["127.0.0.1", "localhost"]);
+        Self::new(&key, &certificate, certificate.pem(), client)
+    }
+
+    /// `pem` is what a client has to trust.
+    fn new(
+        key: &KeyPair,
+        certificate: &rcgen::Certificate,
+        pem: String,
+        client: Option<CertificateDer<'static>>,
+    ) -> Self {
         let spki = digest(&SHA256, &key.subject_public_key_info());
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -79,7 +103,7 @@ impl Certificate {
             .with_single_cert(vec![certificate.der().clone()], private)
             .expect("key and certificate belong together");
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { pem: certificate.pem(), pin: BASE64_STANDARD.encode(spki), config: Arc::new(config) }
+        Self { pem, pin: BASE64_STANDARD.encode(spki), config: Arc::new(config) }
     }
 
     /// PEM, for `tls.ca_file`.
@@ -105,9 +129,11 @@ impl fmt::Debug for Certificate {
 
 fn fresh(names: &[&str]) -> (KeyPair, rcgen::Certificate) {
     let key = KeyPair::generate().expect("a key can be made");
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let certificate = CertificateParams::new(names)
-        .and_then(|params| params.self_signed(&key))
-        .expect("the names are valid");
+    let certificate = parameters(names).self_signed(&key).expect("the key signs");
     (key, certificate)
+}
+
+fn parameters(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    CertificateParams::new(names).expect("the names are valid")
 }

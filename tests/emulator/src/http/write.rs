@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::body::pattern;
-use super::reply::{Body, EventSource, Fault, Framing, Reply};
+use super::reply::{Body, EventSource, Fault, Feed, Framing, Reply};
 use super::wire::Wire;
 
 /// Long answers leave in pieces of at most this size.
@@ -116,6 +116,12 @@ async fn body(pen: &mut Pen<'_>, reply: &Reply) -> io::Result<bool> {
                 return Ok(false);
             }
         }
+        Body::Feed(feed) => {
+            pen.flush().await?;
+            if limit.is_some() || !pieces(pen, feed, reply.framing).await? {
+                return Ok(false);
+            }
+        }
         body => {
             let end = limit.unwrap_or(u64::MAX).min(length(body));
             let mut sent = 0;
@@ -144,7 +150,7 @@ fn length(body: &Body) -> u64 {
     match body {
         Body::Bytes(bytes) => bytes.len() as u64,
         Body::Pattern(length) => *length,
-        Body::Json(..) | Body::Events(_) | Body::Echo => 0,
+        Body::Json(..) | Body::Events(_) | Body::Feed(_) | Body::Echo => 0,
     }
 }
 
@@ -181,6 +187,28 @@ async fn events(pen: &mut Pen<'_>, source: &EventSource, framing: Framing) -> io
             }
             Ok(None) | Err(RecvError::Closed) => return Ok(true),
             Err(RecvError::Lagged(_)) => return Ok(false),
+        }
+    }
+}
+
+/// Passes pieces on until the feed ends (true), is cut, or the client closes (false).
+async fn pieces(pen: &mut Pen<'_>, feed: &Feed, framing: Framing) -> io::Result<bool> {
+    let mut pieces = feed.pieces().await;
+    loop {
+        let piece = tokio::select! {
+            piece = pieces.recv() => piece,
+            read = pen.wire.fill() => match read? {
+                0 => return Ok(false),
+                _ => continue,
+            },
+        };
+        match piece {
+            Some(Some(bytes)) => {
+                pen.frame(&bytes, framing).await?;
+                pen.flush().await?;
+            }
+            Some(None) => return Ok(true),
+            None => return Ok(false),
         }
     }
 }
@@ -257,8 +285,11 @@ fn reason(status: u16) -> &'static str {
         406 => "Not Acceptable",
         408 => "Request Timeout",
         409 => "Conflict",
+        410 => "Gone",
+        413 => "Request Entity Too Large",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
+        422 => "Unprocessable Entity",
         429 => "Too Many Requests",
         500 => "Internal Server Error",
         502 => "Bad Gateway",

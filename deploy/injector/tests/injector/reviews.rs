@@ -165,6 +165,31 @@ fn annotations_choose_form_image_volumes_ports_and_sizes() {
 }
 
 #[test]
+fn each_store_has_its_volume_and_no_other() {
+    for (store, volume, mounted_at) in [
+        ("none", None, None),
+        ("emptyDir", Some("bearerd-store"), Some("/var/lib/bearerd")),
+        ("claim:orders", Some("bearerd-store"), Some("/var/lib/bearerd")),
+        (
+            "kubernetes",
+            Some("bearerd-account"),
+            Some("/var/run/secrets/kubernetes.io/serviceaccount"),
+        ),
+    ] {
+        let pod = pod_with(|pod| {
+            pod["metadata"]["annotations"] = json!({ "bearerd/store": store });
+        });
+        let pod = injected(&review_of(&pod), NATIVE).expect("a sidecar");
+        // After the application's own, configuration and secrets.
+        let volumes = names(&pod["spec"]["volumes"]);
+        assert_eq!(volumes.get(3).copied(), volume, "{store}");
+        let mount = &pod["spec"]["initContainers"][0]["volumeMounts"][2];
+        assert_eq!(mount["name"].as_str(), volume, "{store}");
+        assert_eq!(mount["mountPath"].as_str(), mounted_at, "{store}");
+    }
+}
+
+#[test]
 fn variables_go_in_front_and_those_that_are_there_stay() {
     let pod = pod_with(|pod| {
         pod["metadata"]["annotations"] = json!({ "bearerd/env": "ONE,TWO,LOG_LEVEL" });
