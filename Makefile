@@ -22,7 +22,7 @@ torture: deps
 	BEARERD_TORTURE=$(or $(N),20) $(CARGO) test --locked --test integration -- \
 		durability::kills shared::storm --nocapture --test-threads 1
 	BEARERD_TORTURE=$(or $(N),20) $(CARGO) test --locked --lib -- \
-		protocol::model --nocapture
+		protocol::tests --nocapture
 
 # Under load and in trouble for SECONDS, with an eye on every answer, on memory and descriptors.
 soak:
@@ -61,8 +61,10 @@ demo:
 	@$(CARGO) build --quiet --locked --package bearerd-emulator --example demo
 	@exec $(TARGET)/debug/examples/demo $(TARGET)/quick/bearerd
 
+# One table, and the chart of the README; `make bench ONLY=small,idle` for some of the works.
 bench:
 	tests/deps/install.sh bench
 	$(CARGO) bench --locked --profile quick --bench injection
+	$(CARGO) build --locked --profile quick --example pace --example swapping
 	$(CARGO) build --release --locked
-	benches/peers/peers.py
+	benches/peers/peers.py --svg benches/cost.svg $(if $(ONLY),--only $(ONLY))

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::uri::Scheme;
@@ -193,6 +193,26 @@ impl Stream {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// True if nothing has arrived on it, not even its end.
+    pub fn is_quiet(&mut self) -> bool {
+        let nothing = |read: io::Result<usize>| {
+            read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        match self {
+            // Without a waker, which would cost the registration of the next reader's.
+            Self::Tcp(stream) => nothing(stream.try_read(&mut [0])),
+            Self::Unix(stream) => nothing(stream.try_read(&mut [0])),
+            // Something may arrive that is TLS's own affair, such as a ticket.
+            Self::Tls(stream) => {
+                let mut byte = [0];
+                let mut cx = Context::from_waker(Waker::noop());
+                let read =
+                    Pin::new(stream.as_mut()).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
+                read.is_pending()
+            }
+        }
     }
 
     /// What was agreed in the handshake (ALPN, RFC 7301).

@@ -93,7 +93,7 @@ pub enum StoreSettings {
     /// A file, for one process.
     File(PathBuf),
     /// One that several processes share.
-    Shared(shared::Settings),
+    Shared(Box<shared::Settings>),
 }
 
 impl StoreSettings {
@@ -111,7 +111,7 @@ impl StoreSettings {
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let shared = match self {
             Self::File(_) => None,
-            Self::Shared(settings) => Some(settings),
+            Self::Shared(settings) => Some(&**settings),
         };
         shared.into_iter().flat_map(shared::Settings::secrets).filter_map(SecretRef::path)
     }

@@ -1,22 +1,22 @@
-"""What all proxies of one run share: a directory, two cores, a token, and the upstream."""
+"""What all proxies of one work share: a directory, two cores, a token, and the upstream."""
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from processes import Process, free_port
 
+ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(__file__).parent / "conf"
 SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 TOKEN = "a" * 800  # the size of a usual JWT
+SMALL_BODY = b"x" * 128
 BLOCK = 2048  # nginx takes no literal over 4 KiB: a longer body is a row of references to a block
-MAX_BODY = 2 * 1024 * 1024  # and this is what such a row amounts to
-WORKER_CONNECTIONS = 8192
-MAX_CLIENTS = 4000  # each may need a second connection, to the upstream
 
 
 class Absent(Exception):
-    """A program that this machine does not have."""
+    """A program that this machine does not have, or something else that it does not offer."""
 
 
 class Failed(Exception):
@@ -30,6 +30,21 @@ def find(program: str) -> str:
     return found
 
 
+def built(example: str) -> Path:
+    """One of our own, made by `cargo build --profile quick --examples`."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    program = target / "quick" / "examples" / example
+    if not program.exists():
+        raise Absent(f"no {program}; build it with: cargo build --profile quick --example {example}")
+    return program
+
+
+def envoy() -> str:
+    """$ENVOY, or that which `tests/deps/install.sh bench` brought: a wheel holds the program."""
+    brought = sorted(Path(__file__).parent.glob(".venv/lib/python3*/site-packages/envoy/_bin/envoy"))
+    return find(os.environ.get("ENVOY") or str(brought[0] if brought else "envoy"))
+
+
 def nginx(home: Path, configuration: Path) -> list:
     """-e, since nginx opens the log of its build before it reads where ours is."""
     return [find("nginx"), "-p", home, "-e", "stderr", "-c", configuration]
@@ -38,18 +53,21 @@ def nginx(home: Path, configuration: Path) -> list:
 class Rig:
     """The proxies run on one core, the upstream and the load generator on the other."""
 
-    def __init__(self, home: Path, bearerd: Path, body_bytes: int):
+    def __init__(self, home: Path, bearerd: Path):
         self.home = home
         self.bearerd = bearerd
-        self.body = b"x" * body_bytes
         self.load_core, self.proxy_core = two_cores()
         self.values = {
             "home": home,
             "token": TOKEN,
-            "worker_connections": WORKER_CONNECTIONS,
+            "threads": 1,
+            "worker_connections": 8192,
+            "small": SMALL_BODY.decode(),
             "block": "x" * BLOCK,
-            "body": "x" * (body_bytes % BLOCK) + "$b" * (body_bytes // BLOCK),
+            "blocks_16k": "$b" * (16 * 1024 // BLOCK),
+            "blocks_1m": "$b" * (1024 * 1024 // BLOCK),
             "guarded": free_port(),
+            "secure": free_port(),
             "open": free_port(),
             # As root, nginx would give its workers to a user who may not enter our directory.
             "user": "user root;" if os.geteuid() == 0 else "",
@@ -61,16 +79,36 @@ class Rig:
         token.touch(mode=0o600)
         token.write_text(TOKEN)
         self.render("temporary.conf")
+        self._make_certificate()
 
-    def render(self, template: str, **values) -> Path:
+    def _make_certificate(self):
+        """Of the upstream, for TLS to it, and of the authority that it is from."""
+        authority = {"-CA": self.home / "authority.pem", "-CAkey": self.home / "authority.key"}
+        for name, issuer in (("authority", {}), ("upstream", authority)):
+            command = [find("openssl"), "req", "-x509", "-config", TEMPLATES / "openssl.cnf"]
+            command += ["-extensions", name, "-subj", f"/CN={name}", "-days", "2", "-nodes"]
+            command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+            command += ["-out", self.home / f"{name}.pem", "-keyout", self.home / f"{name}.key"]
+            command += [part for option in issuer.items() for part in option]
+            made = subprocess.run(command, capture_output=True, text=True, check=False)
+            if made.returncode:
+                raise Failed(f"openssl makes no certificate:\n{made.stderr}")
+
+    def render(self, template: str, name: str | None = None, **values) -> Path:
         """Fills in a template of conf/, and says where the result is."""
-        filled = self.home / template
+        filled = self.home / (name or template)
         filled.write_text((TEMPLATES / template).read_text() % (self.values | values))
         return filled
 
     def upstream(self) -> Process:
-        command = nginx(self.home, self.render("upstream.conf"))
+        command = nginx(self.home, self.render("upstream.conf", worker_connections=20000))
         return Process(command, self.load_core, self.home / "upstream.out")
+
+    def upload_script(self, size: int) -> Path:
+        """For wrk."""
+        script = self.home / "upload.lua"
+        script.write_text(f'wrk.method = "POST"\nwrk.body = string.rep("x", {size})\n')
+        return script
 
 
 def two_cores() -> list[int]:

@@ -1,25 +1,48 @@
-"""One row a proxy, one column a figure."""
+"""One line a figure, a column a proxy, and what must be reached."""
 
-from dataclasses import dataclass
+from statistics import median
 
-NAME_WIDTH = 10
+from goals import values
 
-
-@dataclass(frozen=True)
-class Column:
-    """A figure's title, its key and its format; a figure that a run cannot have is a dash."""
-
-    title: str
-    key: str
-    form: str
-
-    def cell(self, figures: dict) -> str:
-        value = figures[self.key]
-        text = "-" if value is None else format(value, self.form)
-        return text.rjust(len(self.title) + 2)
+COLUMNS = ("bearerd", "nginx", "haproxy", "tcp-relay", "envoy")
+TITLE, UNIT, CELL = 46, 17, 10
 
 
-def show(columns: list[Column], figures: dict[str, dict]) -> None:
-    print("proxy".ljust(NAME_WIDTH) + "".join("  " + column.title for column in columns))
-    for name, row in figures.items():
-        print(name.ljust(NAME_WIDTH) + "".join(column.cell(row) for column in columns))
+class Table:
+    """Printed line by line, since measuring takes its time."""
+
+    def __init__(self):
+        self.missed = []
+
+    def begin(self) -> None:
+        names = "".join(name.rjust(CELL) for name in COLUMNS)
+        print("work".ljust(TITLE) + "figure".ljust(UNIT) + names + "   reached (must be)")
+
+    def add(self, work, result: dict) -> None:
+        rounds, title = result["rounds"], work.title
+        for line in work.lines:
+            cells = "".join(cell(rounds, name, line).rjust(CELL) for name in COLUMNS)
+            print(title.ljust(TITLE) + line.unit.ljust(UNIT) + cells + "   " + self._judge(work, line, rounds))
+            for name in rounds[0]:
+                if name not in COLUMNS:
+                    print(("  " + name).ljust(TITLE + UNIT) + cell(rounds, name, line).rjust(CELL))
+            title = ""
+
+    def _judge(self, work, line, rounds: list[dict]) -> str:
+        said = []
+        for goal in line.goals:
+            text, met = goal.judge(rounds, line.figure)
+            if met is False:
+                self.missed.append(f"{work.key} {line.figure}: {text}")
+            said.append(text + {True: " yes", False: " NO", None: ""}[met])
+        return "; ".join(said)
+
+    def end(self, seconds: float) -> None:
+        print(f"\nMedians over the rounds; {seconds:.0f} s.")
+        for miss in self.missed:
+            print(f"MISSED: {miss}")
+
+
+def cell(rounds: list[dict], name: str, line) -> str:
+    found = values(rounds, name, line.figure)
+    return format(median(found), line.form) if found else "-"

@@ -24,6 +24,8 @@ pin_project! {
 /// What came of time passing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rung {
+    /// No request has come for a while.
+    Drowsy,
     /// The watchdog's user has been told: it is to be polled once more.
     Expired,
     /// There is nobody to tell, or it has not helped.
@@ -54,6 +56,10 @@ impl Alarm {
             *this.set = false;
             match dog.judge(monotonic()) {
                 Verdict::Later(deadline) => this.timer.as_mut().reset(deadline),
+                Verdict::Drowsy => {
+                    this.timer.as_mut().reset(dog.deadline());
+                    return Poll::Ready(Rung::Drowsy);
+                }
                 Verdict::Expired => {
                     this.timer.as_mut().reset(dog.deadline());
                     return Poll::Ready(Rung::Expired);

@@ -240,8 +240,7 @@ impl Exchange {
         if call.is_held() && head.status != StatusCode::EXPECTATION_FAILED {
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let idle = config.timeouts.idle;
-        self.record.watchdog().request(monotonic() + idle, idle);
+        self.record.watchdog().response(self.now.mono, config.timeouts.idle);
         head.version = Version::HTTP_11;
         // RFC 9110 §6.6.1: who passes an answer on and has a clock adds what is missing.
         if !head.headers.contains_key(DATE) {

@@ -234,6 +234,17 @@ fn host<'h>(named: Option<&'h HeaderValue>, head: &'h Parts) -> Result<Cow<'h, s
 
 /// `host[:port]` without its port, in lowercase; `None` if it is no such thing.
 fn without_port(authority: &str) -> Option<Cow<'_, str>> {
+    // The usual one, in one pass: a name in lowercase or an IPv4 address.
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-');
+    let end = authority.bytes().position(|b| !plain(&b)).unwrap_or(authority.len());
+    let (host, rest) = authority.split_at(end);
+    match rest.as_bytes() {
+        [] if end > 0 => return Some(Cow::Borrowed(host)),
+        [b':', port @ ..] if end > 0 && port.len() <= 5 && port.iter().all(u8::is_ascii_digit) => {
+            return Some(Cow::Borrowed(host));
+        }
+        _ => {}
+    }
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => (authority, ""),

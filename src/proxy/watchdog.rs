@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// A connection without a request for so long holds nothing any more that can be made again: an idle
+/// connection should cost little, and one that is used often should not be made anew each time.
+const DROWSY_AFTER: Duration = Duration::from_millis(500);
+
 /// The present phase's deadline, shared by a connection and the request on it.
 pub struct Watchdog {
     origin: Instant,
@@ -25,6 +29,8 @@ pub struct Watchdog {
     busy: AtomicBool,
     /// The first bytes of a request head have come, and its deadline is set.
     in_head: AtomicBool,
+    /// No request is under way, and the deadline is not yet that of an idle connection.
+    drowsy: AtomicBool,
     expired: AtomicBool,
 }
 
@@ -33,6 +39,8 @@ pub struct Watchdog {
 pub enum Verdict {
     /// The deadline has moved on to this moment.
     Later(Instant),
+    /// No request has come for a while; there is still time for one.
+    Drowsy,
     /// It has passed: the request is to be told.
     Expired,
     /// It has passed, and there is nobody to tell: the connection is to be closed.
@@ -53,6 +61,7 @@ impl Watchdog {
             partial: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             in_head: AtomicBool::new(false),
+            drowsy: AtomicBool::new(false),
             expired: AtomicBool::new(false),
         }
     }
@@ -63,11 +72,20 @@ impl Watchdog {
         self.arm(deadline, extension);
     }
 
+    /// A response has begun, to a request that began at `begun`: from now on, and at each progress,
+    /// it is granted `extension`. Now is found out by the timer, for which reading a clock is cheaper
+    /// than for every response.
+    pub fn response(&self, begun: Instant, extension: Duration) {
+        self.request(begun + extension, extension);
+        self.progress();
+    }
+
     /// No request is under way any more.
     pub fn rest(&self, now: Instant) {
         self.busy.store(false, Relaxed);
         self.in_head.store(false, Relaxed);
-        self.arm(now + self.idle, Duration::ZERO);
+        self.drowsy.store(DROWSY_AFTER < self.idle, Relaxed);
+        self.arm(now + self.idle.min(DROWSY_AFTER), Duration::ZERO);
     }
 
     /// Something moved, which extends a request.
@@ -115,6 +133,12 @@ impl Watchdog {
         self.expired.load(Relaxed)
     }
 
+    /// How long a connection that has become drowsy may still stay idle.
+    #[must_use]
+    pub fn left_when_drowsy(&self) -> Duration {
+        self.idle.saturating_sub(DROWSY_AFTER)
+    }
+
     /// The deadline as it stands.
     #[must_use]
     pub fn deadline(&self) -> Instant {
@@ -132,6 +156,11 @@ impl Watchdog {
         let deadline = self.deadline();
         if now < deadline {
             return Verdict::Later(deadline);
+        }
+        let between = !self.busy.load(Relaxed) && !self.in_head.load(Relaxed);
+        if between && self.drowsy.swap(false, Relaxed) {
+            self.set(now + self.left_when_drowsy());
+            return Verdict::Drowsy;
         }
         let told = self.expired.swap(true, Relaxed);
         if told || !(self.busy.load(Relaxed) || self.in_head.load(Relaxed)) {
@@ -153,9 +182,10 @@ impl Watchdog {
     }
 }
 
-/// Rounded up, so that a deadline is never early.
+/// Rounded up, so that a deadline is never early. In parts, since dividing 128 bits is a call.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    let part = u64::from(duration.subsec_nanos().div_ceil(1_000_000));
+    duration.as_secs().saturating_mul(1000).saturating_add(part)
 }
 
 #[cfg(test)]
@@ -194,9 +224,45 @@ mod tests {
             dog.request(now + SECOND, SECOND);
             dog.rest(now + SECOND);
             dog.written();
-            assert_eq!(dog.deadline(), now + 61 * SECOND);
+            assert_eq!(dog.deadline(), now + SECOND + DROWSY_AFTER);
         }
-        assert_eq!(dog.judge(start + 999 * SECOND), Verdict::Abandoned);
+        assert_eq!(dog.judge(start + 999 * SECOND), Verdict::Drowsy);
+        assert_eq!(dog.judge(start + 1999 * SECOND), Verdict::Abandoned);
+    }
+
+    #[test]
+    fn a_connection_is_drowsy_once_and_idle_for_no_longer_than_it_may() {
+        let start = Moment::now().mono;
+        let dog = Watchdog::new(start, 60 * SECOND, 10 * SECOND);
+        assert_eq!(dog.judge(start + 60 * SECOND), Verdict::Abandoned, "it never had a request");
+        dog.request(start, SECOND);
+        dog.rest(start);
+        assert_eq!(dog.judge(start + DROWSY_AFTER), Verdict::Drowsy);
+        let end = start + 60 * SECOND;
+        assert_eq!(dog.judge(start + 59 * SECOND), Verdict::Later(end));
+        assert_eq!(dog.judge(end), Verdict::Abandoned);
+        let short = Watchdog::new(start, DROWSY_AFTER, SECOND);
+        short.rest(start);
+        assert_eq!(short.judge(start + DROWSY_AFTER), Verdict::Abandoned);
+    }
+
+    #[test]
+    fn a_head_that_has_begun_is_not_slept_through() {
+        let start = Moment::now().mono;
+        let dog = Watchdog::new(start, 60 * SECOND, 10 * SECOND);
+        dog.rest(start);
+        dog.progress();
+        dog.head_begins(start);
+        assert_eq!(dog.judge(start + 10 * SECOND), Verdict::Abandoned);
+    }
+
+    #[test]
+    fn a_response_is_granted_its_time_from_when_it_began() {
+        let start = Moment::now().mono;
+        let dog = Watchdog::new(start, 60 * SECOND, 10 * SECOND);
+        dog.response(start, SECOND);
+        assert_eq!(dog.judge(start + 9 * SECOND), Verdict::Later(start + 10 * SECOND));
+        assert_eq!(dog.judge(start + 10 * SECOND), Verdict::Expired);
     }
 
     #[test]

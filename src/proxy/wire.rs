@@ -22,10 +22,16 @@ use super::watchdog::Watchdog;
 /// How long a caller that still sends is listened to after our last word.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// A head and a body that are together no longer than this are written as one piece: the copy costs
+/// less than a vectored write does.
+const GATHERED: usize = 1 << 10;
+
 /// What a connection and the requests on it share.
 pub struct Wire {
     /// The deadline of what it is at.
     pub watchdog: Watchdog,
+    /// hyper has nothing in hand: all that came was whole messages, all that it said is written.
+    settled: AtomicBool,
     /// A head with both framings has come; from then on no chunked request is believed.
     ambiguous: AtomicBool,
     /// The present request's caller understands interim responses.
@@ -45,6 +51,7 @@ impl Wire {
     pub fn new(watchdog: Watchdog) -> Self {
         Self {
             watchdog,
+            settled: AtomicBool::new(false),
             ambiguous: AtomicBool::new(false),
             takes_early: AtomicBool::new(false),
             has_early: AtomicBool::new(false),
@@ -53,6 +60,12 @@ impl Wire {
             has_upload: AtomicBool::new(false),
             upload: Mutex::default(),
         }
+    }
+
+    /// True if hyper could be replaced by another one without losing anything.
+    pub(super) fn is_settled(&self) -> bool {
+        let idle = !self.has_early.load(Relaxed) && !self.has_upload.load(Relaxed);
+        self.settled.load(Relaxed) && !self.is_ambiguous() && idle
     }
 
     /// True if a request that says that it is chunked may have said a length as well.
@@ -136,6 +149,8 @@ pub(super) struct Wired<I> {
     instead: Option<Instead>,
     /// Until when a caller that still sends is listened to.
     lingering: Option<Pin<Box<Sleep>>>,
+    /// Everything that hyper has written is out.
+    flushed: bool,
 }
 
 /// A refusal of hyper's parser, in our words.
@@ -148,7 +163,17 @@ struct Instead {
 
 impl<I> Wired<I> {
     pub(super) fn new(io: I, wire: Arc<Wire>, routes: Arc<Routes>) -> Self {
-        Self { io, follower: Follower::new(), wire, routes, instead: None, lingering: None }
+        let (instead, lingering, flushed) = (None, None, true);
+        Self { io, follower: Follower::new(), wire, routes, instead, lingering, flushed }
+    }
+
+    /// The stream itself.
+    pub(super) fn into_inner(self) -> I {
+        self.io
+    }
+
+    fn note_settled(&self) {
+        self.wire.settled.store(self.flushed && self.follower.is_between_messages(), Relaxed);
     }
 
     fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -212,6 +237,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wired<I> {
                 this.wire.ambiguous.store(true, Relaxed);
             }
             this.wire.watchdog.read(!this.follower.is_between_messages());
+            this.note_settled();
         } else if this.wire.watchdog.head_is_late() {
             return Poll::Ready(Err(this.say_late(cx)));
         }
@@ -234,6 +260,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wired<I> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        this.flushed = false;
+        this.wire.settled.store(false, Relaxed);
         if this.instead.is_none() {
             this.note_refusal(slices);
         }
@@ -246,9 +274,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wired<I> {
             this.instead = None;
             return Poll::Ready(Ok(theirs));
         }
+        let io = Pin::new(&mut this.io);
         let result = match slices {
-            [only] => Pin::new(&mut this.io).poll_write(cx, only),
-            _ => Pin::new(&mut this.io).poll_write_vectored(cx, slices),
+            [only] => io.poll_write(cx, only),
+            [head, body] if head.len() + body.len() <= GATHERED => {
+                let mut both = [0; GATHERED];
+                let (first, rest) = both.split_at_mut(head.len());
+                first.copy_from_slice(head);
+                rest[..body.len()].copy_from_slice(body);
+                io.poll_write(cx, &both[..head.len() + body.len()])
+            }
+            _ => io.poll_write_vectored(cx, slices),
         };
         this.written(result)
     }
@@ -269,13 +305,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wired<I> {
             this.wire.has_early.store(false, Relaxed);
             cx.waker().wake_by_ref();
         }
-        Pin::new(&mut this.io).poll_flush(cx)
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        this.flushed = true;
+        this.note_settled();
+        Poll::Ready(Ok(()))
     }
 
     /// RFC 9112 §9.6: closing on a caller that still sends would reset the connection and take our
     /// last answer away from it, so its rest is read first, and forgotten.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.wire.settled.store(false, Relaxed);
         if this.lingering.is_none() {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
         }

@@ -69,6 +69,9 @@ impl<S: TokenSource> Refresher<S> {
         let mut memory = Memory::new(self.source.traits(), self.source.inputs(), now);
         memory.certificate = self.source.certificate();
         memory.shared = self.sharing.is_some();
+        if let Some(sharing) = &self.sharing {
+            info!(credential = self.name, holder = sharing.holder(), "sharing the refresh token");
+        }
         let Past { failures, not_before, storm, sent, .. } = past;
         (memory.failures, memory.not_before, memory.storm) = (failures, not_before, storm);
         // Another refresh token than the one in doubt may have been put in place.

@@ -40,6 +40,11 @@ impl Sharing {
         Self { agreement, moves_in: false, look_at: Moment::now(), down: false }
     }
 
+    /// What this process calls itself in the store.
+    pub(super) fn holder(&self) -> &str {
+        self.agreement.holder()
+    }
+
     /// Goes on for a refresher whose tokens were shared as `former` says.
     pub(super) fn inherit(&mut self, former: Option<Self>) {
         match former {

@@ -82,7 +82,7 @@ pub fn refresher(
 ) -> (Refresher<Source>, Credential) {
     let (publisher, credential) = publish(&config.name, config.waiters);
     let source = source(config, subjects);
-    let (rotation, sharing) = keeping(config, source.traits());
+    let (rotation, sharing) = keeping(config, &source.traits());
     let refresher = Refresher {
         name: config.name.clone(),
         source,
@@ -102,11 +102,11 @@ pub fn refresher(
 /// The refresh token of `config` and its way to a store of this process.
 #[must_use]
 pub fn rotation(config: &CredentialConfig) -> Rotation {
-    keeping(config, Traits::default()).0
+    keeping(config, &Traits::default()).0
 }
 
 /// The refresh token that `config` begins with, where it is kept, and with whom it is shared.
-fn keeping(config: &CredentialConfig, traits: Traits) -> (Rotation, Option<Sharing>) {
+fn keeping(config: &CredentialConfig, traits: &Traits) -> (Rotation, Option<Sharing>) {
     let identity = identity(&config.source);
     let account = identity.as_ref().map(|identity| identity.account.clone());
     let rotation = |store| Rotation::new(config.refresh_token.clone(), store).of(identity);
@@ -116,7 +116,8 @@ fn keeping(config: &CredentialConfig, traits: Traits) -> (Rotation, Option<Shari
             (rotation(Some(Store::File(FileStore::new(path.clone())))), None)
         }
         Some(StoreSettings::Shared(settings)) => {
-            let Traits { rotation_grace: grace, rotation_expected: rotates, fallback, .. } = traits;
+            let Traits { rotation_grace: grace, rotation_expected: rotates, fallback, .. } =
+                *traits;
             let party = Party { grace, rotates, fallback, account };
             (rotation(None).shared(), Some(Sharing::by(Agreement::new(settings, party))))
         }

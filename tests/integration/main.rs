@@ -24,6 +24,7 @@ mod bursts;
 mod by_hand;
 mod canary;
 mod certificates;
+mod drowsy;
 mod duplex;
 mod durability;
 mod early;

@@ -80,14 +80,15 @@ impl Redis {
         let bulk = |word: &&str| format!("${}\r\n{word}\r\n", word.len());
         let command: String = words.iter().map(bulk).collect();
         stream.write_all(format!("*{}\r\n{command}", words.len()).as_bytes()).ok()?;
-        let (mut answer, mut part) = (Vec::new(), [0; 65536]);
+        let (mut answer, mut part) = (Vec::new(), [0; 4096]);
         loop {
             let read = stream.read(&mut part).ok().filter(|read| *read > 0)?;
             answer.extend_from_slice(&part[..read]);
             let text = String::from_utf8_lossy(&answer).into_owned();
             let (head, rest) = text.split_once("\r\n")?;
-            let whole = match head.strip_prefix('$').map(|length| length.parse::<i64>()) {
-                Some(Ok(length)) if length >= 0 => rest.len() as i64 >= length + 2,
+            let whole = match head.strip_prefix('$').map(str::parse::<usize>) {
+                Some(Ok(length)) => rest.len() >= length + 2,
+                // "$-1" is nothing, and other answers are one line.
                 _ => true,
             };
             if whole {

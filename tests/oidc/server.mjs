@@ -1,11 +1,12 @@
 // A certified authorization server (oidc-provider) on loopback, for the end-to-end tests.
 //
-//   node server.mjs [--life SECONDS] [--tls DIRECTORY] [--nonce] [--bound]
+//   node server.mjs [--life SECONDS] [--tls DIRECTORY] [--nonce] [--delay MILLISECONDS] [--bound]
 //
 // The life of access tokens is 5 s unless told otherwise, or ACCESS_TOKEN_LIFE. With --tls it also
 // speaks TLS as `server.pem` and `server.key` in that directory say, asks for client certificates,
 // and knows a client `mtls` whose certificate is the `client.pem` there. With --nonce it wants a nonce
-// of its own in every proof of possession (RFC 9449). With --bound the tokens of `orders` are bound to
+// of its own in every proof of possession (RFC 9449). With --delay its answers to token requests take
+// so long after what they say has been done. With --bound the tokens of `orders` are bound to
 // the certificate that they are asked for with (RFC 8705). Its userinfo endpoint is an API to try. A
 // person signs in on the pages that the library has for development: any name, any password.
 //
@@ -18,6 +19,7 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { X509Certificate, randomBytes } from 'node:crypto';
 import { exportJWK, exportPKCS8, generateKeyPair } from 'jose';
@@ -112,13 +114,14 @@ async function certificateClient(directory) {
 
 function settings() {
   const [text, flag] = [{ type: 'string' }, { type: 'boolean' }];
-  const options = { life: text, tls: text, nonce: flag, bound: flag };
+  const options = { life: text, tls: text, nonce: flag, bound: flag, delay: text };
   const { values } = parseArgs({ options });
   const life = Number(values.life ?? process.env.ACCESS_TOKEN_LIFE ?? 5);
   if (!Number.isInteger(life) || life < 1) {
     throw new Error('--life (or ACCESS_TOKEN_LIFE) is a whole number of seconds, at least 1');
   }
-  return { life, tls: values.tls, nonce: Boolean(values.nonce), bound: Boolean(values.bound) };
+  const { tls, nonce, bound } = values;
+  return { life, tls, nonce: Boolean(nonce), bound: Boolean(bound), delay: Number(values.delay ?? 0) };
 }
 
 async function signingKey() {
@@ -191,7 +194,7 @@ async function seedFamily(provider) {
   return { grantId, refreshToken: await refreshToken.save() };
 }
 
-function countTokenRequests(provider) {
+function countTokenRequests(provider, delay) {
   const counts = { rotations: 0, token_requests: 0, failures: 0 };
   provider.on('refresh_token.consumed', () => { counts.rotations += 1; });
   provider.use(async (ctx, next) => {
@@ -199,6 +202,7 @@ function countTokenRequests(provider) {
     if (ctx.path !== ROUTES.token) return;
     counts.token_requests += 1;
     if (ctx.status >= 400) counts.failures += 1;
+    await sleep(delay);
   });
   return counts;
 }
@@ -274,7 +278,7 @@ async function main() {
     ...(tls ? [await certificateClient(tls)] : []),
   ];
   const provider = await authorizationServer(issuer, told, clients, tlsPort);
-  const counts = countTokenRequests(provider);
+  const counts = countTokenRequests(provider, told.delay);
   const { grantId, refreshToken } = await seedFamily(provider);
   server.on('request', provider.callback());
   encrypted?.on('request', provider.callback());

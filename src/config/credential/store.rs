@@ -13,6 +13,7 @@ const STORES: &str =
     "write \"file:/absolute/path.json\", \"redis://HOST:6379/0\" or \"rediss://HOST:6379/0\"";
 
 /// The store of the credential `name`; `None` within if there is none.
+#[allow(clippy::option_option)] // as everywhere here: without the outer one there is a mistake
 pub(super) fn read(name: &str, section: &Section<'_>) -> Option<Option<StoreSettings>> {
     let options = section.take("store_options");
     let Some(item) = section.take("store") else {
@@ -38,7 +39,7 @@ pub(super) fn read(name: &str, section: &Section<'_>) -> Option<Option<StoreSett
     if let Some(options) = options {
         options.finish();
     }
-    settings.map(|settings| Some(StoreSettings::Shared(settings)))
+    settings.map(|settings| Some(StoreSettings::Shared(Box::new(settings))))
 }
 
 fn file(item: &Item<'_>, path: &str) -> Option<PathBuf> {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -26,12 +27,13 @@ use crate::proxy::relay::Downstream;
 use crate::proxy::watchdog::Watchdog;
 use crate::proxy::wire::{Wire, Wired};
 
-/// Serves HTTP/1 on `io`, and what it is upgraded to. The first request's head may have `begun`.
+/// Serves HTTP/1 on `io`, and what it is upgraded to; gives `io` back when no request has come for a
+/// while, with the time that it may still stay idle. The first request's head may have `begun`.
 pub(super) fn serve<I>(
     io: I,
     served: Served,
     begun: Option<Instant>,
-) -> impl Future<Output = ()> + Send
+) -> impl Future<Output = Option<Drowsy<I>>> + Send
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -65,7 +67,7 @@ where
         .serve_connection(io, service)
         .with_upgrades();
     let serving = Serve {
-        connection,
+        connection: Some(connection),
         alarm,
         drained: Arc::clone(&drain.begun).notified_owned(),
         watched: false,
@@ -74,11 +76,19 @@ where
         wire,
     };
     async move {
-        serving.await;
+        let drowsy = serving.await;
         if let Some(tunnel) = of_tunnel.take_tunnel() {
             Box::pin(tunnel.run()).await;
         }
+        drowsy
     }
+}
+
+/// A connection that no request has come on for a while.
+pub(super) struct Drowsy<I> {
+    pub(super) io: I,
+    /// How long it may still stay idle.
+    pub(super) left: Duration,
 }
 
 pin_project! {
@@ -86,8 +96,7 @@ pin_project! {
     where
         S: HttpService<Incoming>,
     {
-        #[pin]
-        connection: http1::UpgradeableConnection<TokioIo<Wired<I>>, S>,
+        connection: Option<http1::UpgradeableConnection<TokioIo<Wired<I>>, S>>,
         #[pin]
         alarm: Alarm,
         #[pin]
@@ -106,19 +115,21 @@ where
     S: HttpService<Incoming, ResBody = Downstream>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Output = ();
+    type Output = Option<Drowsy<I>>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let dog = &this.wire.watchdog;
         loop {
+            let Some(connection) = this.connection else { return Poll::Ready(None) };
+            let mut connection = Pin::new(connection);
             if this.drain.has_begun() && !*this.draining {
                 *this.draining = true;
-                this.connection.as_mut().graceful_shutdown();
+                connection.as_mut().graceful_shutdown();
             }
             // An error is the caller's: it broke off, or spoke no HTTP and has been told so.
-            if this.connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+            if connection.poll(cx).is_ready() {
+                return Poll::Ready(None);
             }
             // What ends an upload may end its response.
             if this.wire.is_uploading() && this.wire.poll_upload(cx).is_ready() {
@@ -135,7 +146,17 @@ where
             }
             match ready!(this.alarm.as_mut().poll(cx, dog)) {
                 Rung::Expired => {}
-                Rung::Abandoned => return Poll::Ready(()),
+                Rung::Drowsy if this.wire.is_settled() => {
+                    let parts =
+                        this.connection.take().and_then(http1::UpgradeableConnection::into_parts);
+                    // Nothing that it has read may be left behind.
+                    let parts = parts.filter(|parts| parts.read_buf.is_empty());
+                    let left = dog.left_when_drowsy();
+                    let io = parts.map(|parts| parts.io.into_inner().into_inner());
+                    return Poll::Ready(io.map(|io| Drowsy { io, left }));
+                }
+                Rung::Drowsy => {}
+                Rung::Abandoned => return Poll::Ready(None),
             }
         }
     }

@@ -13,7 +13,6 @@ use http::header::EXPECT;
 use http::{HeaderValue, Method, StatusCode, response};
 use http_body::{Frame, SizeHint};
 use thiserror::Error;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
@@ -71,10 +70,7 @@ impl Connection {
 
     /// False if the upstream closed it, or said something unasked: that must not become an answer.
     pub(super) fn is_open(&mut self) -> bool {
-        let mut byte = [0];
-        let mut byte = ReadBuf::new(&mut byte);
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        Pin::new(&mut self.stream).poll_read(&mut cx, &mut byte).is_pending()
+        self.stream.is_quiet()
     }
 }
 

@@ -37,7 +37,7 @@ async fn wait_seconds(seconds_: f64) {
 
 #[tokio::test(start_paused = true)]
 async fn one_fetches_and_all_have_its_token() {
-    let register = Register::new();
+    let register = Register::default();
     let benches = replicas(&register, 4);
     wait_seconds(5.0).await;
     assert_eq!(fetches(&benches), 1);
@@ -52,7 +52,7 @@ async fn one_fetches_and_all_have_its_token() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_keeps_everybody_from_fetching_and_nobody_from_serving() {
-    let register = Register::new();
+    let register = Register::default();
     let benches = replicas(&register, 3);
     wait_seconds(5.0).await;
     register.down.store(true, Relaxed);
@@ -70,7 +70,7 @@ async fn a_store_that_is_away_keeps_everybody_from_fetching_and_nobody_from_serv
 
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_answer_is_lost_is_read_back_and_not_made_twice() {
-    let register = Register::new();
+    let register = Register::default();
     register.deaf.store(true, Relaxed);
     let benches = replicas(&register, 3);
     wait_seconds(60.0).await;
@@ -80,10 +80,12 @@ async fn a_write_whose_answer_is_lost_is_read_back_and_not_made_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_asked_for_once_and_told_to_all() {
-    let register = Register::new();
+    let register = Register::default();
     let benches = replicas(&register, 3);
     wait_seconds(5.0).await;
-    benches.iter().for_each(|bench| bench.script().always = Box::new(refusal));
+    for bench in &benches {
+        bench.script().always = Box::new(refusal);
+    }
     wait_seconds(1000.0).await;
     assert_eq!(fetches(&benches), 2);
     for bench in &benches {
@@ -93,10 +95,12 @@ async fn a_refusal_is_asked_for_once_and_told_to_all() {
 
 #[tokio::test(start_paused = true)]
 async fn what_one_must_wait_for_all_wait_for() {
-    let register = Register::new();
+    let register = Register::default();
     let benches = replicas(&register, 4);
     wait_seconds(5.0).await;
-    benches.iter().for_each(|bench| bench.script().always = Box::new(outage));
+    for bench in &benches {
+        bench.script().always = Box::new(outage);
+    }
     wait_seconds(600.0).await;
     // One alone makes about so many.
     assert!((5..40).contains(&fetches(&benches)), "{}", fetches(&benches));
@@ -104,14 +108,18 @@ async fn what_one_must_wait_for_all_wait_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_in_doubt_for_all_until_the_token_is_nearly_used_up() {
-    let register = Register::new();
+    let register = Register::default();
     let benches = replicas(&register, 3);
     wait_seconds(5.0).await;
-    benches.iter().for_each(|bench| bench.script().answers = vec![lost()].into());
+    for bench in &benches {
+        bench.script().answers = vec![lost()].into();
+    }
     wait_seconds(85.0).await;
     assert_eq!(fetches(&benches), 2, "sent again while the token was good");
     assert!(benches.iter().all(|bench| bench.bearer().is_some()));
-    benches.iter().for_each(|bench| bench.script().answers.clear());
+    for bench in &benches {
+        bench.script().answers.clear();
+    }
     wait_seconds(15.0).await;
     assert_eq!(fetches(&benches), 3);
     assert!(benches.iter().all(|bench| bench.bearer().is_some()));
@@ -121,7 +129,7 @@ async fn a_lost_answer_is_in_doubt_for_all_until_the_token_is_nearly_used_up() {
 
 #[tokio::test(start_paused = true)]
 async fn an_emptied_register_is_an_alarm() {
-    let register = Register::new();
+    let register = Register::default();
     let benches = replicas(&register, 3);
     wait_seconds(5.0).await;
     register.wipe();

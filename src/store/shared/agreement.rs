@@ -55,6 +55,12 @@ impl Agreement {
         }
     }
 
+    /// What this process calls itself.
+    #[must_use]
+    pub fn holder(&self) -> &str {
+        self.protocol.holder()
+    }
+
     /// Asks to call the identity provider.
     ///
     /// # Errors

@@ -26,14 +26,15 @@ impl PartialEq for Memory {
 
 impl Eq for Memory {}
 
-impl Memory {
+impl Default for Memory {
     /// An empty one.
-    #[must_use]
-    pub fn new() -> Self {
+    fn default() -> Self {
         let (held, seen) = watch::channel((0, None));
         Self { held, seen, down: Arc::default(), deaf: Arc::default() }
     }
+}
 
+impl Memory {
     /// Loses everything, as an engine that fails over to a copy that never got anything.
     pub fn wipe(&self) {
         self.held.send_modify(|(version, content)| (*version, *content) = (*version + 1, None));

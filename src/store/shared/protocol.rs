@@ -16,8 +16,6 @@ use super::document::{Dead, Document, Intent, millis};
 use crate::clock::Moment;
 
 mod claim;
-#[cfg(test)]
-mod model;
 mod settle;
 mod sightings;
 mod words;
@@ -89,6 +87,12 @@ impl Protocol {
             write: None,
             mine: None,
         }
+    }
+
+    /// What this process calls itself.
+    #[must_use]
+    pub fn holder(&self) -> &str {
+        &self.holder
     }
 
     /// Goes on where `former` ended, on terms of its own.
@@ -265,3 +269,6 @@ impl Protocol {
         format!("{}-{}", self.holder, self.counter)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,7 @@ struct Plain {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Sealed {
+struct Encrypted {
     format: u32,
     /// The key's id.
     key: String,
@@ -104,7 +104,7 @@ impl Seal {
             let nonce = key.seal_in_place_append_tag(self.context(), &mut *sealed);
             let nonce = nonce.map_err(|_| SealError::Broken)?;
             let whole = [nonce.as_ref().as_slice(), sealed.as_slice()].concat();
-            content = json(&Sealed { format: FORMAT, key: id, sealed: STANDARD.encode(whole) });
+            content = json(&Encrypted { format: FORMAT, key: id, sealed: STANDARD.encode(whole) });
         }
         if content.len() > MAX_CONTENT_BYTES { Err(SealError::TooLarge) } else { Ok(content) }
     }
@@ -130,7 +130,7 @@ impl Seal {
         if held != id {
             return Err(SealError::OtherKey { held, place: place.place(), given: id });
         }
-        let sealed: Sealed = serde_json::from_slice(content).map_err(|_| SealError::Foreign)?;
+        let sealed: Encrypted = serde_json::from_slice(content).map_err(|_| SealError::Foreign)?;
         let whole = STANDARD.decode(sealed.sealed).map_err(|_| SealError::Broken)?;
         let (nonce, sealed) = whole.split_at_checked(NONCE_LEN).ok_or(SealError::Broken)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Broken)?;
@@ -182,8 +182,8 @@ fn json(value: &impl Serialize) -> Content {
 mod tests {
     use super::*;
 
-    fn key(fill: u8) -> Option<SecretRef> {
-        Some(SecretRef::Value(Secret::new(STANDARD.encode([fill; KEY_BYTES]))))
+    fn key(fill: u8) -> SecretRef {
+        SecretRef::Value(Secret::new(STANDARD.encode([fill; KEY_BYTES])))
     }
 
     fn document() -> Document {
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_sealed_is_opened_again_and_shows_nothing() {
-        for key in [None, key(1)] {
+        for key in [None, Some(key(1))] {
             let seal = Seal::new("r".to_owned(), key.clone());
             let content = seal.seal(&document()).unwrap();
             assert!(seal.open(&content).unwrap() == document());
@@ -203,28 +203,28 @@ mod tests {
 
     #[test]
     fn no_two_writes_look_the_same() {
-        let seal = Seal::new("r".to_owned(), key(1));
+        let seal = Seal::new("r".to_owned(), Some(key(1)));
         assert_ne!(*seal.seal(&document()).unwrap(), *seal.seal(&document()).unwrap());
     }
 
     #[test]
     fn another_key_another_register_and_damage_are_told_apart() {
-        let content = Seal::new("r".to_owned(), key(1)).seal(&document()).unwrap();
+        let content = Seal::new("r".to_owned(), Some(key(1))).seal(&document()).unwrap();
         let open = |register: &str, key, content: &[u8]| {
             Seal::new(register.to_owned(), key).open(content).err().map(|error| error.to_string())
         };
         let error = |register, key| open(register, key, &content).unwrap();
-        assert_eq!(open("r", key(1), &content), None);
-        assert!(error("r", key(2)).contains("holds the key"), "{}", error("r", key(2)));
+        assert_eq!(open("r", Some(key(1)), &content), None);
+        assert!(error("r", Some(key(2))).contains("holds the key"), "{}", error("r", Some(key(2))));
         assert!(error("r", None).contains("write encryption_key"));
-        assert!(error("s", key(1)).contains("another register"));
+        assert!(error("s", Some(key(1))).contains("another register"));
         let plain = Seal::new("r".to_owned(), None).seal(&document()).unwrap();
-        assert!(open("r", key(1), &plain).unwrap().contains("is not encrypted"));
+        assert!(open("r", Some(key(1)), &plain).unwrap().contains("is not encrypted"));
         let mut text = String::from_utf8(content.to_vec()).unwrap();
         let middle = text.len() / 2;
         let other = if &text[middle..=middle] == "A" { "B" } else { "A" };
         text.replace_range(middle..=middle, other);
-        assert!(open("r", key(1), text.as_bytes()).unwrap().contains("was changed"));
+        assert!(open("r", Some(key(1)), text.as_bytes()).unwrap().contains("was changed"));
         for foreign in ["", "{", "[]", r#"{"format":2}"#, r#"{"format":1}"#, "\u{0}"] {
             let error = open("r", None, foreign.as_bytes()).unwrap();
             assert!(error.contains("did not write"), "{foreign}: {error}");

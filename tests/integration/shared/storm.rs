@@ -22,6 +22,8 @@ use crate::support::request;
 const REPLICAS: usize = 5;
 /// As configured, in seconds.
 const DEADLINE_SECONDS: u64 = 3;
+/// So long the provider takes after it has committed, in milliseconds.
+const DELAY: u64 = 100;
 /// A caller waits so long for a token, in milliseconds.
 const WAIT: u64 = 5_000;
 /// So long may it take until a replica has what another one has.
@@ -125,7 +127,9 @@ async fn observe(slots: Vec<watch::Receiver<Option<(SocketAddr, SocketAddr)>>>, 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
     KillReplica,
+    KillHolder,
     StopReplica,
+    StopHolder,
     KillRedis,
 }
 
@@ -139,18 +143,19 @@ struct Row {
 }
 
 struct Storm {
+    /// First, since it asks the provider.
+    _api: Server,
     provider: Provider,
     redis: Redis,
     slots: Vec<Slot>,
     seen: Arc<Seen>,
     token: std::path::PathBuf,
-    _api: Server,
     _home: Home,
 }
 
 impl Storm {
     fn new() -> Self {
-        let provider = Provider::start_with(&["--life", "2"]);
+        let provider = Provider::start_with(&["--life", "2", "--delay", &DELAY.to_string()]);
         let (redis, home) = (Redis::start(), Home::new());
         let api = Server::start(Arc::new(Api { control: provider.control() }), Tls::Off);
         let token = home.write("refresh-token", provider.text("/refresh_token"));
@@ -175,7 +180,7 @@ impl Storm {
         };
         let slots = (0..REPLICAS).map(slot).collect();
         let (seen, token) = (Arc::default(), token.into());
-        Self { provider, redis, slots, seen, token, _api: api, _home: home }
+        Self { _api: api, provider, redis, slots, seen, token, _home: home }
     }
 
     fn crowd(&self) -> JoinSet<()> {
@@ -209,17 +214,22 @@ impl Storm {
     }
 
     async fn suffer(&mut self, fault: Fault) -> bool {
-        let slot = fastrand::usize(..REPLICAS);
-        sleep(Duration::from_millis(fastrand::u64(..1_200))).await;
+        let slot = match fault {
+            Fault::KillHolder | Fault::StopHolder => self.holder().await,
+            _ => {
+                sleep(Duration::from_millis(fastrand::u64(..1_200))).await;
+                fastrand::usize(..REPLICAS)
+            }
+        };
         match fault {
-            Fault::KillReplica => {
+            Fault::KillReplica | Fault::KillHolder => {
                 self.slots[slot].address.send_replace(None);
                 self.slots[slot].daemon.take().expect("runs").kill();
                 let window = self.is_in_one_place_only().await;
                 self.slots[slot].start();
                 window
             }
-            Fault::StopReplica => {
+            Fault::StopReplica | Fault::StopHolder => {
                 self.slots[slot].stopped.store(true, Relaxed);
                 self.slots[slot].daemon.as_ref().expect("runs").signal("STOP");
                 let window = self.is_in_one_place_only().await;
@@ -235,6 +245,26 @@ impl Storm {
                 self.redis.resume();
                 false
             }
+        }
+    }
+
+    /// Waits until one of them is about to refresh, and for some part of the time that this takes.
+    async fn holder(&self) -> usize {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let intent = self.redis.document()["intent"]["holder"].clone();
+            let holds = |slot: &Slot| {
+                let name = intent.as_str().filter(|name| !name.is_empty());
+                let sharing = "sharing the refresh token";
+                let line = slot.daemon.as_ref().expect("runs").wait_for_log(sharing);
+                name.is_some_and(|name| line.contains(name))
+            };
+            if let Some(slot) = self.slots.iter().position(holds) {
+                sleep(Duration::from_millis(fastrand::u64(..DELAY))).await;
+                return slot;
+            }
+            assert!(Instant::now() < end, "nobody refreshes");
+            sleep(Duration::from_millis(2)).await;
         }
     }
 
@@ -278,11 +308,17 @@ async fn five_replicas_in_a_storm_lose_only_what_was_in_one_place() {
     let end = Instant::now() + lasts();
     let mut rows = std::collections::BTreeMap::<Fault, Row>::new();
     let mut lost: Vec<(Instant, Instant)> = Vec::new();
-    let faults = [Fault::KillReplica, Fault::StopReplica, Fault::KillRedis];
-    let mut turn = fastrand::usize(..3);
+    let faults = [
+        Fault::KillHolder,
+        Fault::KillRedis,
+        Fault::StopReplica,
+        Fault::KillReplica,
+        Fault::StopHolder,
+    ];
+    let mut turn = fastrand::usize(..faults.len());
     while Instant::now() < end {
         turn += 1;
-        let fault = faults[turn % 3];
+        let fault = faults[turn % faults.len()];
         let begun = Instant::now();
         let window = storm.suffer(fault).await;
         storm.settle().await;

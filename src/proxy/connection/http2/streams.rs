@@ -100,7 +100,7 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
                 let _ = this.wire.poll_upload(cx);
             }
             match ready!(this.alarm.as_mut().poll(cx, &this.wire.watchdog)) {
-                Rung::Expired => {}
+                Rung::Expired | Rung::Drowsy => {}
                 Rung::Abandoned => return Poll::Ready(()),
             }
         }

@@ -2,6 +2,7 @@
 //! would be the answer to somebody else's request.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -34,22 +35,22 @@ pub(super) fn head(
     scanned: &mut usize,
     method: &Method,
 ) -> Result<Option<Head>, Malformed> {
-    let Some(length) = end_of_fields(buffer, scanned)? else { return Ok(None) };
-    let bytes = buffer.split_to(length).freeze();
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut parsed, &bytes, &mut fields)
-        .ok()
-        .filter(httparse::Status::is_complete)
-        .ok_or(Malformed("response head"))?;
-    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let status = status.ok_or(Malformed("status code"))?;
+    // A head that comes in one read is gone through once, by the parser. Other ones are not given to
+    // it before they are whole, or each byte that drips in would cost another parsing.
+    let usual = *scanned == 0 && buffer.starts_with(b"HTTP/");
+    if !usual && end_of_fields(buffer, scanned)?.is_none() {
+        return Ok(None);
+    }
+    let mut places = [Place::default(); MAX_FIELDS];
+    let Some(lines) = Lines::parse(buffer, &mut places)? else {
+        let whole = end_of_fields(buffer, scanned)?.is_some();
+        return if whole { Err(Malformed("response head")) } else { Ok(None) };
+    };
+    let bytes = buffer.split_to(lines.length).freeze();
     let (mut parts, ()) = Response::new(()).into_parts();
-    parts.status = status;
-    parts.version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
+    (parts.status, parts.version) = (lines.status, lines.version);
     let mut said = Said::default();
-    parts.headers = collect(&bytes, parsed.headers, |name, value| said.note(name, value))?;
+    parts.headers = collect(&bytes, lines.fields, |name, value| said.note(name, value))?;
     if let (Some(length), 2..) = (said.length, said.lengths) {
         // RFC 9112 §6.3: once is what may be passed on.
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -58,6 +59,60 @@ pub(super) fn head(
     let ends = matches!(body, Body::Close) || said.close;
     let persistent = parts.version == Version::HTTP_11 && !ends;
     Ok(Some(Head { parts, body, persistent }))
+}
+
+/// Where in a buffer a field's name and value are: small, since there is room for all of them.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    name: (u32, u32),
+    value: (u32, u32),
+}
+
+impl Place {
+    /// The place of `field`, which was found in `buffer`.
+    fn of(field: &httparse::Header<'_>, buffer: &[u8]) -> Result<Self, Malformed> {
+        let place = |part: &[u8]| {
+            let start = part.as_ptr().addr() - buffer.as_ptr().addr();
+            Some((u32::try_from(start).ok()?, u32::try_from(start + part.len()).ok()?))
+        };
+        let (name, value) = (place(field.name.as_bytes()), place(field.value));
+        name.zip(value).map(|(name, value)| Self { name, value }).ok_or(Malformed("field"))
+    }
+
+    fn range((start, end): (u32, u32)) -> Range<usize> {
+        start as usize..end as usize
+    }
+}
+
+/// A head as the parser sees it.
+struct Lines<'p> {
+    length: usize,
+    status: StatusCode,
+    version: Version,
+    fields: &'p [Place],
+}
+
+impl<'p> Lines<'p> {
+    /// `None` if `buffer` does not have all of it.
+    fn parse(buffer: &[u8], places: &'p mut [Place]) -> Result<Option<Self>, Malformed> {
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut parsed = httparse::Response::new(&mut []);
+        let length = match httparse::ParserConfig::default()
+            .parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields)
+            .map_err(|_| Malformed("response head"))?
+        {
+            httparse::Status::Complete(length) => length,
+            httparse::Status::Partial => return Ok(None),
+        };
+        let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+        let status = status.ok_or(Malformed("status code"))?;
+        let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
+        let count = parsed.headers.len();
+        for (place, field) in places.iter_mut().zip(parsed.headers.iter()) {
+            *place = Place::of(field, buffer)?;
+        }
+        Ok(Some(Self { length, status, version, fields: &places[..count] }))
+    }
 }
 
 /// The length of the lines up to and with the empty one.
@@ -81,19 +136,18 @@ fn end_of_fields(buffer: &[u8], scanned: &mut usize) -> Result<Option<usize>, Ma
 
 fn collect(
     bytes: &Bytes,
-    fields: &[httparse::Header<'_>],
+    fields: &[Place],
     mut keeps: impl FnMut(&HeaderName, &[u8]) -> Result<bool, Malformed>,
 ) -> Result<HeaderMap, Malformed> {
     let mut headers = HeaderMap::with_capacity(fields.len());
     for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes());
-        // Without a copy: each value is a part of what was read.
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
-        let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(Malformed("field"));
-        };
-        if keeps(&name, field.value)? {
-            headers.append(name, value);
+        let name = HeaderName::from_bytes(&bytes[Place::range(field.name)]);
+        let name = name.map_err(|_| Malformed("field"))?;
+        let value = Place::range(field.value);
+        if keeps(&name, &bytes[value.clone()])? {
+            // Without a copy: each value is a part of what was read.
+            let value = HeaderValue::from_maybe_shared(bytes.slice(value));
+            headers.append(name, value.map_err(|_| Malformed("field"))?);
         }
     }
     Ok(headers)
@@ -322,7 +376,8 @@ fn trailers(buffer: &mut BytesMut, scanned: &mut usize) -> Result<Option<HeaderM
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     match httparse::parse_headers(&bytes, &mut fields) {
         Ok(httparse::Status::Complete((_, fields))) => {
-            collect(&bytes, fields, |_, _| Ok(true)).map(Some)
+            let places = fields.iter().map(|field| Place::of(field, &bytes));
+            collect(&bytes, &places.collect::<Result<Vec<_>, _>>()?, |_, _| Ok(true)).map(Some)
         }
         _ => Err(Malformed("trailers")),
     }
