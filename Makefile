@@ -43,7 +43,10 @@ test-deploy:
 	RUSTFLAGS="-C target-feature=+crt-static" \
 		$(CARGO) build --locked --profile quick --target $(STATIC) \
 		--package bearerd --bin bearerd --package bearerd-injector --bin bearerd-injector
-	BEARERD=$(TARGET)/$(STATIC)/quick/bearerd INJECTOR=$(TARGET)/$(STATIC)/quick/bearerd-injector \
+	$(CARGO) build --locked --package bearerd-emulator --example kubernetes
+	BEARERD=$(TARGET)/$(STATIC)/quick/bearerd \
+		BEARERD_API_SERVER=$(TARGET)/debug/examples/kubernetes \
+		INJECTOR=$(TARGET)/$(STATIC)/quick/bearerd-injector \
 		tests/deploy/.venv/bin/pytest -q tests/deploy
 
 lint:

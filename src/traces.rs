@@ -135,5 +135,5 @@ fn peer(uri: &Uri) -> Result<Peer, HttpError> {
         Some("http") => (None, 80),
         _ => return Err(SendError::Url.into()),
     };
-    Ok(Peer { address: Address::Tcp(host, uri.port_u16().unwrap_or(port)), tls })
+    Ok(Peer::new(Address::Tcp(host, uri.port_u16().unwrap_or(port)), tls))
 }

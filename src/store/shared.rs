@@ -14,6 +14,7 @@ use crate::secret::SecretRef;
 
 mod agreement;
 pub mod document;
+pub mod kubernetes;
 #[cfg(test)]
 pub mod memory;
 pub mod protocol;
@@ -41,6 +42,8 @@ pub struct Settings {
 /// The registers that a configuration can name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
+    /// A Secret in Kubernetes.
+    Kubernetes(kubernetes::Place),
     /// A key at a Redis server.
     #[cfg(feature = "redis")]
     Redis(redis::Place),
@@ -55,6 +58,8 @@ impl Place {
     #[must_use]
     pub fn look_every(&self) -> Duration {
         match self {
+            // Each look is a TLS handshake at the API server, and the watch tells what happens.
+            Self::Kubernetes(_) => Duration::from_secs(5),
             #[cfg(feature = "redis")]
             Self::Redis(_) => Duration::from_secs(1),
             #[cfg(test)]
@@ -66,6 +71,7 @@ impl Place {
     #[must_use]
     pub fn register(&self) -> String {
         match self {
+            Self::Kubernetes(place) => place.to_string(),
             #[cfg(feature = "redis")]
             Self::Redis(place) => place.key.clone(),
             #[cfg(test)]
@@ -78,6 +84,7 @@ impl fmt::Display for Place {
     /// Without a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Kubernetes(place) => place.fmt(f),
             #[cfg(feature = "redis")]
             Self::Redis(place) => place.fmt(f),
             #[cfg(test)]
@@ -90,6 +97,8 @@ impl Settings {
     /// The secrets that reaching and reading it takes.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
         let password = match &self.place {
+            // Read anew for each call.
+            Place::Kubernetes(_) => None,
             #[cfg(feature = "redis")]
             Place::Redis(place) => place.password.as_ref(),
             #[cfg(test)]
@@ -101,6 +110,7 @@ impl Settings {
 
 /// The engines that there are.
 enum Engine {
+    Kubernetes(Box<kubernetes::Kubernetes>),
     #[cfg(feature = "redis")]
     Redis(Box<redis::Redis>),
     #[cfg(test)]
@@ -110,6 +120,9 @@ enum Engine {
 impl Engine {
     fn new(place: &Place) -> Self {
         match place {
+            Place::Kubernetes(place) => {
+                Self::Kubernetes(Box::new(kubernetes::Kubernetes::new(place.clone())))
+            }
             #[cfg(feature = "redis")]
             Place::Redis(place) => Self::Redis(Box::new(redis::Redis::new(place.clone()))),
             #[cfg(test)]
@@ -121,6 +134,7 @@ impl Engine {
 impl Register for Engine {
     async fn read(&mut self) -> Result<Held, RegisterError> {
         match self {
+            Self::Kubernetes(kubernetes) => kubernetes.read().await,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.read().await,
             #[cfg(test)]
@@ -134,6 +148,7 @@ impl Register for Engine {
         content: &Content,
     ) -> Result<Swapped, RegisterError> {
         match self {
+            Self::Kubernetes(kubernetes) => kubernetes.swap(expected, content).await,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.swap(expected, content).await,
             #[cfg(test)]
@@ -143,6 +158,7 @@ impl Register for Engine {
 
     async fn changed(&mut self) {
         match self {
+            Self::Kubernetes(kubernetes) => kubernetes.changed().await,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.changed().await,
             #[cfg(test)]

@@ -165,7 +165,7 @@ fn a_store_of_an_unknown_kind() {
     assert_snapshot!(told("grant =", r#"store = "etcd://127.0.0.1/"
 grant ="#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 7: credentials.orders.store: is no store; write "file:/absolute/path.json", "redis://HOST:6379/0" or "rediss://HOST:6379/0"
+      line 7: credentials.orders.store: is no store; write "file:/absolute/path.json", "redis://HOST:6379/0", "rediss://HOST:6379/0" or "kubernetes:NAMESPACE/SECRET"
     "#);
 }
 
@@ -174,7 +174,7 @@ fn a_relative_store() {
     assert_snapshot!(told("grant =", r#"store = "file:orders.json"
 grant ="#), @r#"
     1 problem in HOME/bearerd.toml:
-      line 7: credentials.orders.store: is no store; write "file:/absolute/path.json", "redis://HOST:6379/0" or "rediss://HOST:6379/0"
+      line 7: credentials.orders.store: is no store; write "file:/absolute/path.json", "redis://HOST:6379/0", "rediss://HOST:6379/0" or "kubernetes:NAMESPACE/SECRET"
     "#);
 }
 

@@ -18,7 +18,7 @@ fn the_example_is_valid_as_it_stands() {
 #[test]
 fn the_example_is_valid_with_every_key() {
     let config = load(&with_every_key());
-    assert_eq!((config.credentials.len(), config.routes.len()), (28, 2));
+    assert_eq!((config.credentials.len(), config.routes.len()), (29, 2));
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn with_store(lines: &str) -> String {
 fn what_is_no_store() {
     assert_snapshot!(with_store("store = \"sqlite:/tmp/x\""), @r#"
     1 problem in HOME/bearerd.toml:
-      line 16: credentials.c.store: is no store; write "file:/absolute/path.json", "redis://HOST:6379/0" or "rediss://HOST:6379/0"
+      line 16: credentials.c.store: is no store; write "file:/absolute/path.json", "redis://HOST:6379/0", "rediss://HOST:6379/0" or "kubernetes:NAMESPACE/SECRET"
     "#);
     assert_snapshot!(with_store("store = \"redis://127.0.0.1/first\""), @r#"
     1 problem in HOME/bearerd.toml:
@@ -49,6 +49,17 @@ fn what_is_no_store() {
     1 problem in HOME/bearerd.toml:
       line 16: credentials.c.store: would send tokens in plaintext over a network; write rediss://, or allow_plaintext = true in store_options if the network itself is trusted
     "#);
+}
+
+#[test]
+fn what_is_no_secret_of_kubernetes() {
+    for names in ["tokens", "shop/", "/tokens", "Shop/tokens", "shop/to kens", "a/b/c", "shop/-t"] {
+        let said = with_store(&format!("store = \"kubernetes:{names}\""));
+        assert!(
+            said.contains("store: names no Secret; write \"kubernetes:NAMESPACE/SECRET\""),
+            "{said}"
+        );
+    }
 }
 
 #[test]

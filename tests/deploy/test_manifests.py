@@ -141,11 +141,13 @@ def test_all_forms_have_the_same_sidecar(all_rendered):
         for own in ("fsGroup", "fsGroupChangePolicy"):
             container["securityContext"].pop(own, None)
         mounts = {mount["name"]: mount for mount in container.pop("volumeMounts")}
-        mounts.pop("bearerd-store", None)
+        for own in ("bearerd-store", "bearerd-account"):
+            mounts.pop(own, None)
         return container, mounts
 
     native = comparable(all_rendered["kubernetes/sidecar.yaml"])
-    for name in ("kubernetes/rotating.yaml", "kustomize", "application-native"):
+    for name in ("kubernetes/rotating.yaml", "kubernetes/shared.yaml", "kustomize",
+                 "application-native"):
         assert comparable(all_rendered[name]) == native, name
     legacy, mounts = comparable(all_rendered["kubernetes/legacy.yaml"])
     ordinary, ordinary_mounts = comparable(all_rendered["application-ordinary"])
@@ -154,7 +156,7 @@ def test_all_forms_have_the_same_sidecar(all_rendered):
 
 
 def test_only_what_is_meant_comes_in_from_outside(all_rendered):
-    for name in ("sidecar", "rotating", "legacy", "job"):
+    for name in ("sidecar", "rotating", "shared", "legacy", "job"):
         policies = [document for document in documents(all_rendered[f"kubernetes/{name}.yaml"])
                     if document["kind"] == "NetworkPolicy"]
         ports = {}

@@ -36,6 +36,7 @@ mod healthcheck;
 mod hostile;
 mod http2;
 mod judge;
+mod kubernetes;
 mod login;
 mod malformed;
 mod matrix;

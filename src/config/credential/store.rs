@@ -8,9 +8,11 @@ use crate::secret::SecretRef;
 use crate::store::StoreSettings;
 use crate::store::shared::{self, Place, Settings, seal};
 
+mod kubernetes;
+
 /// What may be written.
-const STORES: &str =
-    "write \"file:/absolute/path.json\", \"redis://HOST:6379/0\" or \"rediss://HOST:6379/0\"";
+const STORES: &str = "write \"file:/absolute/path.json\", \"redis://HOST:6379/0\", \
+                      \"rediss://HOST:6379/0\" or \"kubernetes:NAMESPACE/SECRET\"";
 
 /// The store of the credential `name`; `None` within if there is none.
 #[allow(clippy::option_option)] // as everywhere here: without the outer one there is a mistake
@@ -87,6 +89,9 @@ fn key(item: &Item<'_>) -> Option<SecretRef> {
 }
 
 fn place(name: &str, item: &Item<'_>, text: &str, options: Option<&Section<'_>>) -> Option<Place> {
+    if let Some(names) = text.strip_prefix("kubernetes:") {
+        return kubernetes::read(item, names, options).map(Place::Kubernetes);
+    }
     #[cfg(feature = "redis")]
     if text.starts_with("redis://") || text.starts_with("rediss://") {
         return redis::read(name, item, text, options).map(Place::Redis);

@@ -145,7 +145,6 @@ where
                 }
             }
             match ready!(this.alarm.as_mut().poll(cx, dog)) {
-                Rung::Expired => {}
                 Rung::Drowsy if this.wire.is_settled() => {
                     let parts =
                         this.connection.take().and_then(http1::UpgradeableConnection::into_parts);
@@ -155,7 +154,7 @@ where
                     let io = parts.map(|parts| parts.io.into_inner().into_inner());
                     return Poll::Ready(io.map(|io| Drowsy { io, left }));
                 }
-                Rung::Drowsy => {}
+                Rung::Expired | Rung::Drowsy => {}
                 Rung::Abandoned => return Poll::Ready(None),
             }
         }
