@@ -107,7 +107,8 @@ fn holds(target: &str, more: &[&str], check: fn(&[u8]) -> bool) {
     let mut inputs: Vec<Vec<u8>> = Vec::new();
     for directory in std::iter::once(corpus).chain(more.iter().map(|more| root.join(more))) {
         let entries = fs::read_dir(&directory).expect("a directory of inputs");
-        let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("entry").path()).collect();
+        let entries = entries.map(|entry| entry.expect("an entry").path());
+        let mut files: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
         files.sort();
         inputs.extend(files.iter().map(|file| fs::read(file).expect("an input")));
     }

@@ -264,10 +264,9 @@ impl Exchange {
             return self.refuse(Reason::UpstreamProtocol);
         };
         if let Some(handshake) = &upgrade.handshake {
-            if !handshake.agrees(&mut head.headers) {
+            if !handshake.agrees(&mut head) {
                 return self.refuse(Reason::UpstreamProtocol);
             }
-            head.status = StatusCode::OK;
         } else {
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(header::UPGRADE, protocol);

@@ -253,7 +253,8 @@ mod tests {
         dog.rest(start);
         dog.progress();
         dog.head_begins(start);
-        assert_eq!(dog.judge(start + 10 * SECOND), Verdict::Abandoned);
+        assert_eq!(dog.judge(start + 10 * SECOND), Verdict::Expired);
+        assert_eq!(dog.judge(start + 11 * SECOND), Verdict::Abandoned);
     }
 
     #[test]

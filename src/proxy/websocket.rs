@@ -4,7 +4,7 @@
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, response};
 use hyper::ext::Protocol;
 
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
@@ -37,13 +37,14 @@ impl Handshake {
         Some(Self { accept: accept(&key) })
     }
 
-    /// True if the upstream's 101 is for this handshake (RFC 6455 §4.1); what its caller has no need
-    /// of is taken out then.
-    pub(super) fn agrees(&self, answered: &mut HeaderMap) -> bool {
-        let mut lines = answered.get_all(ACCEPT).iter();
+    /// True if the upstream's 101 is for this handshake (RFC 6455 §4.1). It becomes what its caller
+    /// understands, 200 (RFC 8441 §5), and what that caller has no need of is taken out.
+    pub(super) fn agrees(&self, answered: &mut response::Parts) -> bool {
+        let mut lines = answered.headers.get_all(ACCEPT).iter();
         let agrees = lines.next().is_some_and(|line| line.as_bytes() == self.accept.as_bytes())
             && lines.next().is_none();
-        answered.remove(ACCEPT);
+        answered.headers.remove(ACCEPT);
+        answered.status = StatusCode::OK;
         agrees
     }
 }
@@ -90,17 +91,20 @@ mod tests {
         let second = Handshake::of(&mut two).unwrap();
         assert_eq!(one.method(), Method::GET);
         assert_ne!(one.headers()[KEY], two.headers()[KEY]);
+        let none = || http::Response::new(()).into_parts().0;
         let answer = |handshake: &Handshake| {
-            let value = HeaderValue::from_str(&handshake.accept).unwrap();
-            HeaderMap::from_iter([(ACCEPT, value)])
+            let mut answer = none();
+            answer.status = StatusCode::SWITCHING_PROTOCOLS;
+            answer.headers.insert(ACCEPT, HeaderValue::from_str(&handshake.accept).unwrap());
+            answer
         };
         let mut right = answer(&first);
         assert!(first.agrees(&mut right));
-        assert!(right.is_empty());
+        assert!(right.headers.is_empty() && right.status == StatusCode::OK);
         assert!(!second.agrees(&mut answer(&first)));
-        assert!(!first.agrees(&mut HeaderMap::new()));
+        assert!(!first.agrees(&mut none()));
         let mut twice = answer(&first);
-        twice.append(ACCEPT, HeaderValue::from_static("other"));
+        twice.headers.append(ACCEPT, HeaderValue::from_static("other"));
         assert!(!first.agrees(&mut twice));
     }
 }

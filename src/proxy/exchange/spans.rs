@@ -4,7 +4,7 @@
 //! The caller's context is their parent, and the upstream sees the span of its own sending. A trace
 //! that the caller does not sample passes untouched.
 
-use http::{HeaderValue, Method, StatusCode, response};
+use http::{HeaderValue, Method, response};
 use opentelemetry::global::{self, BoxedSpan};
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span, SpanKind, Status, Tracer};
@@ -69,7 +69,7 @@ impl Spans {
             Ok((head, _)) => {
                 let status = i64::from(head.status.as_u16());
                 span.set_attribute(KeyValue::new("http.response.status_code", status));
-                (head.status >= StatusCode::BAD_REQUEST).then(|| status.to_string())
+                (head.status.as_u16() >= 400).then(|| status.to_string())
             }
             Err(failed) => Some(class(&failed.error).to_owned()),
         };
