@@ -211,7 +211,16 @@ async fn sees(daemon: &Daemon, target: &str) -> Sees {
     let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
     let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     caller.send(head.as_bytes()).await.expect("sent");
-    let answer = timeout(DEADLINE, caller.answer()).await.expect("an answer or the end in time");
+    let last = async {
+        loop {
+            let answer = caller.answer().await;
+            // What an upstream says before its answer may pass (RFC 9110 §15.2).
+            if !answer.as_ref().is_ok_and(|answer| answer.status == 103) {
+                return answer;
+            }
+        }
+    };
+    let answer = timeout(DEADLINE, last).await.expect("an answer or the end in time");
     match answer {
         Err(_) => Cut,
         Ok(answer) if answer.header("bearerd-reason") == Some("upstream_protocol") => Bad,

@@ -95,8 +95,14 @@ impl Bed {
     /// A refresh now, by that replica; its request is answered with what it brought.
     async fn refresh(&self, replica: &Daemon) {
         let fetched = self.idp.token_requests();
-        self.api.script([Step::Status(401)]);
-        assert_eq!(replica.get("/nudge").await.status, 200);
+        // A token that is refused right after its refresh is tried again first.
+        eventually("a refresh", async || {
+            self.api.script([Step::Status(401)]);
+            let answer = replica.get("/nudge").await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            self.idp.token_requests() > fetched
+        })
+        .await;
         assert_eq!(self.idp.token_requests(), fetched + 1);
     }
 

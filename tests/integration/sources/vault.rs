@@ -31,7 +31,7 @@ struct Vault {
 }
 
 impl Vault {
-    fn start(tokens: &Tokens, renewable: bool) -> Self {
+    fn start(tokens: &Tokens, seconds: u64, renewable: bool) -> Self {
         let renewals: Arc<Mutex<Vec<Reply>>> = Arc::default();
         let (script, tokens, logins) = (Arc::clone(&renewals), tokens.clone(), Mutex::new(0));
         let told = Told::start(move |request| match request.path() {
@@ -40,12 +40,12 @@ impl Vault {
                 *count += 1;
                 let token = format!("hvs.{count}");
                 tokens.issue(&token, None);
-                lease(&token, 4, renewable)
+                lease(&token, seconds, renewable)
             }
             RENEW => {
                 let sent = request.header("x-vault-token").unwrap_or_default();
                 let scripted = script.lock().unwrap().pop();
-                scripted.unwrap_or_else(|| lease(&sent, 4, true))
+                scripted.unwrap_or_else(|| lease(&sent, seconds, true))
             }
             _ => Reply::status(404),
         });
@@ -81,7 +81,7 @@ async fn started(rig: &Rig, vault: &Vault) -> Daemon {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_token_is_renewed_until_that_gives_less_than_half_its_life() {
     let rig = Rig::new();
-    let vault = Vault::start(&rig.tokens, true);
+    let vault = Vault::start(&rig.tokens, 4, true);
     // Near max_ttl a renewal gives what is left.
     *vault.renewals.lock().unwrap() =
         vec![lease("hvs.1", 1, true), lease("hvs.1", 2, true), lease("hvs.1", 4, true)];
@@ -108,7 +108,7 @@ async fn a_vault_token_is_renewed_until_that_gives_less_than_half_its_life() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_that_is_refused_leads_to_a_login_at_once_and_one_that_may_pass_does_not() {
     let rig = Rig::new();
-    let vault = Vault::start(&rig.tokens, true);
+    let vault = Vault::start(&rig.tokens, 12, true);
     let refused = Reply::json(403, json!({ "errors": ["permission denied"] }));
     let sealed = Reply::json(503, json!({ "errors": ["Vault is sealed"] }));
     *vault.renewals.lock().unwrap() = vec![refused, sealed];
@@ -125,13 +125,13 @@ async fn a_renewal_that_is_refused_leads_to_a_login_at_once_and_one_that_may_pas
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_says_it_cannot_be_renewed_is_not_and_nor_is_one_that_was_refused() {
     let rig = Rig::new();
-    let vault = Vault::start(&rig.tokens, false);
+    let vault = Vault::start(&rig.tokens, 4, false);
     let daemon = started(&rig, &vault).await;
     assert_eq!(vault.asked(3).await, [LOGIN, LOGIN, LOGIN]);
     assert!(daemon.stop().success());
 
     let rig = Rig::new();
-    let vault = Vault::start(&rig.tokens, true);
+    let vault = Vault::start(&rig.tokens, 4, true);
     let daemon = started(&rig, &vault).await;
     rig.tokens.revoke("hvs.1");
     assert_eq!(daemon.get("/v1/secret").await.status, 200);
