@@ -13,7 +13,7 @@ use crate::config::LoginConfig;
 use crate::source::dialect::login::{CodeLogin, DeviceLogin, SecondStep};
 use crate::source::speaker::login::SignIn;
 use crate::source::{FetchError, Fetched};
-use crate::store::StoreError;
+use crate::store::{Handover, StoreError};
 
 pub mod browser;
 mod code;
@@ -43,8 +43,8 @@ pub struct Terms<'a> {
     pub way: Option<Way>,
     /// A browser may be opened.
     pub browser: bool,
-    /// Keeps what came, durably.
-    pub keep: &'a (dyn Fn(&Fetched) -> Result<(), StoreError> + Sync),
+    /// Where what comes is to be kept.
+    pub handover: &'a Handover,
 }
 
 /// Why a login brought nothing.
@@ -150,9 +150,9 @@ const LOGIN_NOWHERE: LoginError =
     LoginError::NotOffered("login", "authorization_url or device_authorization_url");
 
 /// Keeps what came, if it is what a login is for.
-fn keep(fetched: &Fetched, terms: &Terms<'_>) -> Result<(), LoginError> {
+async fn keep(fetched: &Fetched, terms: &Terms<'_>) -> Result<(), LoginError> {
     if fetched.refresh_token.is_none() {
         return Err(LoginError::NoRefreshToken);
     }
-    (terms.keep)(fetched).map_err(LoginError::Store)
+    terms.handover.leave(fetched).await.map_err(LoginError::Store)
 }

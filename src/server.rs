@@ -39,7 +39,7 @@ mod succession;
 mod wiring;
 
 use credentials::Refreshers;
-pub use credentials::{refresher, remedy, rotation, source};
+pub use credentials::{handover, refresher, remedy, source};
 use reload::Reload;
 use wiring::{Wiring, WiringError};
 

@@ -13,9 +13,11 @@ use zeroize::Zeroizing;
 use crate::secret::{Secret, SecretRef};
 
 pub mod file;
+mod handover;
 mod rotation;
 pub mod shared;
 
+pub use handover::Handover;
 pub use rotation::{Identity, Rotation};
 
 /// What a store keeps about one credential.
@@ -85,6 +87,9 @@ pub enum StoreError {
         /// Who holds it, as that process wrote it.
         holder: String,
     },
+    /// A store that several processes share.
+    #[error(transparent)]
+    Shared(#[from] shared::RegisterError),
 }
 
 /// What a configuration says about a store.

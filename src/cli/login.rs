@@ -17,7 +17,7 @@ use crate::login::{LoginError, Terms, Way, sign_in};
 use crate::server;
 use crate::source::speaker::login::SignIn;
 use crate::source::{FetchError, Source};
-use crate::store::{Rotation, StoreError};
+use crate::store::{Handover, Rotation, StoreError};
 
 /// A running bearerd looks at least this often, and is given time to do so.
 const TAKEN_WITHIN: Duration = Duration::from_secs(20);
@@ -82,13 +82,12 @@ fn log_in(path: &Path, name: &str, way: Option<Way>, browser: bool) -> Result<()
     if credential.store.is_none() {
         return Err(CommandError::NoStore(name.to_owned()));
     }
-    let mut rotation = server::rotation(credential);
-    // Nobody is to sign in for nothing.
-    rotation.can_leave().map_err(CommandError::Store)?;
+    let handover = server::handover(credential);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let keep = |fetched: &_| rotation.leave(fetched);
-        let terms = Terms { name, config: login, way, browser, keep: &keep };
+        // Nobody is to sign in for nothing.
+        handover.can_leave().await.map_err(CommandError::Store)?;
+        let terms = Terms { name, config: login, way, browser, handover: &handover };
         let whole = async {
             let source = SignIn::open(*source).await.map_err(CommandError::Open)?;
             let source = source.ok_or_else(no_login)?;
@@ -103,7 +102,13 @@ fn log_in(path: &Path, name: &str, way: Option<Way>, browser: bool) -> Result<()
             _ = interrupt.recv() => return Err(CommandError::Interrupted),
             _ = terminate.recv() => return Err(CommandError::Interrupted),
         }
-        let told = handed_over(&mut rotation, credential).await;
+        let told = match handover {
+            Handover::Beside(mut rotation) => handed_over(&mut rotation, credential).await,
+            Handover::Shared(..) => format!(
+                "The refresh token of {name} is in {}: all who share it go on with it.",
+                place(credential)
+            ),
+        };
         // Whoever closed it does not want to read it.
         let _ = writeln!(std::io::stdout(), "{told}");
         Ok(())
@@ -112,8 +117,7 @@ fn log_in(path: &Path, name: &str, way: Option<Way>, browser: bool) -> Result<()
 
 /// Sees to it that what was left is taken up, and says by whom.
 async fn handed_over(rotation: &mut Rotation, credential: &CredentialConfig) -> String {
-    let name = &credential.name;
-    let place = credential.store.as_ref().map_or_else(String::new, ToString::to_string);
+    let (name, place) = (&credential.name, place(credential));
     match rotation.open().and_then(|()| rotation.take_up_login()).and_then(|_| rotation.sync()) {
         Ok(()) => format!("The refresh token of {name} is in {place}."),
         Err(StoreError::Held { holder, .. }) => {
@@ -136,4 +140,8 @@ async fn handed_over(rotation: &mut Rotation, credential: &CredentialConfig) -> 
             format!("The refresh token of {name} lies beside {place}, to be taken up: {error}")
         }
     }
+}
+
+fn place(credential: &CredentialConfig) -> String {
+    credential.store.as_ref().map_or_else(String::new, ToString::to_string)
 }

@@ -43,8 +43,10 @@ pub(super) async fn sign_in(
     let result = match arrival.answer {
         Ok(code) => {
             let exchange = exchange(sign_in, way, &code, &redirect_uri, &verifier);
-            let fetched = loopback.serve_while(exchange).await;
-            fetched.and_then(|fetched| keep(&fetched, terms))
+            match loopback.serve_while(exchange).await {
+                Ok(fetched) => keep(&fetched, terms).await,
+                Err(error) => Err(error),
+            }
         }
         Err(error) => Err(error),
     };

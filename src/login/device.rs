@@ -45,7 +45,7 @@ pub(super) async fn sign_in(
     let deadline = Moment::now().mono + begun.life;
     let polling = poll(sign_in, way, &begun, deadline);
     let fetched = timeout_at(deadline, polling).await.map_err(|_| LoginError::TooLate)??;
-    keep(&fetched, terms)?;
+    keep(&fetched, terms).await?;
     say("Signed in.");
     Ok(())
 }

@@ -27,7 +27,7 @@ pub(super) async fn sign_in(
         // No second factor is wanted, or the sign-in failed.
         _ => sign_in.read(exchange, &answer, now)?,
     };
-    keep(&fetched, terms)?;
+    keep(&fetched, terms).await?;
     say("Signed in.");
     Ok(())
 }

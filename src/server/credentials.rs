@@ -24,7 +24,7 @@ use crate::source::speaker::DialectSource;
 use crate::source::{Source, TokenSource, Traits};
 use crate::store::file::{FileStore, left_beside};
 use crate::store::shared::{Agreement, Party};
-use crate::store::{Rotation, Store, StoreSettings};
+use crate::store::{Handover, Rotation, Store, StoreSettings};
 
 /// How long a credential that a reload replaces may take to finish its refresh.
 const REPLACE_GRACE: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ pub fn source(config: &CredentialConfig, subjects: &Directory) -> Source {
 /// The command by which a person signs in for `config`, which stands in `file`.
 #[must_use]
 pub fn remedy(config: &CredentialConfig, file: &Path) -> Option<String> {
-    let possible = login_file(config).is_some();
+    let possible = config.login.is_some() && config.store.is_some();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
     let mut file = file.display().to_string();
     if !file.chars().all(plain) {
@@ -82,12 +82,12 @@ pub fn refresher(
 ) -> (Refresher<Source>, Credential) {
     let (publisher, credential) = publish(&config.name, config.waiters);
     let source = source(config, subjects);
-    let (rotation, sharing) = keeping(config, &source.traits());
+    let (rotation, agreement) = keeping(config, &source.traits());
     let refresher = Refresher {
         name: config.name.clone(),
         source,
         rotation,
-        sharing,
+        sharing: agreement.map(Sharing::by),
         past: Past::default(),
         publisher,
         policy: config.refresh,
@@ -99,14 +99,17 @@ pub fn refresher(
     (refresher, credential)
 }
 
-/// The refresh token of `config` and its way to a store of this process.
+/// The way from a person's login to the store of `config`.
 #[must_use]
-pub fn rotation(config: &CredentialConfig) -> Rotation {
-    keeping(config, &Traits::default()).0
+pub fn handover(config: &CredentialConfig) -> Handover {
+    match keeping(config, &Traits::default()) {
+        (rotation, Some(agreement)) => Handover::Shared(rotation, Box::new(agreement.into())),
+        (rotation, None) => Handover::Beside(rotation),
+    }
 }
 
 /// The refresh token that `config` begins with, where it is kept, and with whom it is shared.
-fn keeping(config: &CredentialConfig, traits: &Traits) -> (Rotation, Option<Sharing>) {
+fn keeping(config: &CredentialConfig, traits: &Traits) -> (Rotation, Option<Agreement>) {
     let identity = identity(&config.source);
     let account = identity.as_ref().map(|identity| identity.account.clone());
     let rotation = |store| Rotation::new(config.refresh_token.clone(), store).of(identity);
@@ -119,7 +122,7 @@ fn keeping(config: &CredentialConfig, traits: &Traits) -> (Rotation, Option<Shar
             let Traits { rotation_grace: grace, rotation_expected: rotates, fallback, .. } =
                 *traits;
             let party = Party { grace, rotates, fallback, account };
-            (rotation(None).shared(), Some(Sharing::by(Agreement::new(settings, party))))
+            (rotation(None).shared(), Some(Agreement::new(settings, party)))
         }
     }
 }

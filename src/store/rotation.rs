@@ -228,10 +228,15 @@ impl Rotation {
     /// [`StoreError`]; nothing was left.
     pub fn leave(&self, fetched: &Fetched) -> Result<(), StoreError> {
         let Some(store) = &self.store else { return Ok(()) };
+        store.leave(&self.record_of_login(fetched))
+    }
+
+    /// What a person's login brought, as a store keeps it.
+    #[must_use]
+    pub fn record_of_login(&self, fetched: &Fetched) -> Record {
         // The login is what is newest: the configured refresh token counts again once it is another.
         let began_with = self.configured();
-        let refresh_token = fetched.refresh_token.as_ref();
-        store.leave(&self.record_of(refresh_token, began_with, Some(&fetched.token)))
+        self.record_of(fetched.refresh_token.as_ref(), began_with, Some(&fetched.token))
     }
 
     /// True while what a login left has not been taken up.

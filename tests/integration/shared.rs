@@ -3,6 +3,7 @@
 
 mod engine;
 mod faults;
+mod logins;
 mod security;
 mod storm;
 

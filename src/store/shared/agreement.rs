@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::document::Document;
+use super::document::{Document, millis};
 use super::protocol::{Claim, Effect, Event, Fate, Goal, Outcome, Protocol, Terms, Verdict};
 use super::seal::{Seal, SealError};
 use super::{Engine, Held, Register, RegisterError, Settings, Swapped, Version};
 use crate::clock::Moment;
+use crate::store::Record;
 
 /// The longest that one read or write may take.
 const OPERATION: Duration = Duration::from_secs(2);
+/// Each lost race is somebody else's progress; so many are not lost in a row.
+const MAX_LOGIN_ROUNDS: u32 = 16;
 /// How long a new register is left alone.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -83,6 +86,48 @@ impl Agreement {
     /// [`RegisterError`]: not written yet; [`Self::look`] does it again.
     pub async fn answered(&mut self, outcome: Outcome) -> Result<Verdict, RegisterError> {
         self.run(Event::Answered(outcome)).await
+    }
+
+    /// Whether the register can be read, and what lies there understood.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: why not.
+    pub async fn reachable(&mut self) -> Result<(), RegisterError> {
+        self.read().await.map(drop)
+    }
+
+    /// Puts what a person's login brought over whatever is there: it settles every doubt, and an
+    /// attempt that is under way finds itself overtaken.
+    ///
+    /// # Errors
+    /// [`RegisterError`]: not written, as far as is known.
+    pub async fn sign_in(&mut self, record: Record) -> Result<(), RegisterError> {
+        let nonce = format!("{}-login", self.holder());
+        let mut unknown = None;
+        for _ in 0..MAX_LOGIN_ROUNDS {
+            let (version, held) = self.read().await?;
+            if held.as_ref().is_some_and(|held| held.nonce == nonce) {
+                return Ok(());
+            }
+            let at = held.as_ref().map(|held| (held.epoch, held.revision));
+            // It may have landed and have been used since: once more, and it would be spent twice.
+            if unknown.is_some_and(|before| before != at) {
+                let place = self.settings.place.to_string();
+                let problem = "does not tell what became of a write; sign in again".to_owned();
+                return Err(RegisterError::Unusable { place, problem });
+            }
+            let epoch = millis(Moment::now()) / 1000;
+            let document = match held {
+                Some(held) => held.signed_in(nonce.clone(), record.clone()),
+                None => Document::new(epoch, nonce.clone(), Some(record.clone())),
+            };
+            unknown = match self.swap(&version, &document).await? {
+                Fate::Done(_) => return Ok(()),
+                Fate::Conflict => None,
+                Fate::Unknown => Some(at),
+            };
+        }
+        Err(self.silent())
     }
 
     /// Returns when the others may have written; see [`Register::changed`].

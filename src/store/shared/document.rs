@@ -136,6 +136,20 @@ impl Document {
         next
     }
 
+    /// The next generation, with what a person's login has brought. Of what was before, nothing is
+    /// sent any more.
+    #[must_use]
+    pub fn signed_in(&self, nonce: String, record: Record) -> Self {
+        let began_with = record.bootstrap_sha256.clone();
+        let spent = began_with.map_or(Token::Nothing, Token::Configured);
+        let mut next = self.renewed(nonce, &spent, record);
+        // What an attempt under way sends is spent by it, whatever comes of that.
+        if let Some(Intent { spends: Token::Configured(digest), .. }) = &self.intent {
+            next.begin(digest);
+        }
+        next
+    }
+
     /// The identity provider refused `spent`: it is over, the rest is as it was.
     #[must_use]
     pub fn refused(&self, nonce: String, spent: &Token) -> Self {
