@@ -305,3 +305,32 @@ fn keys_in(text: &str) -> BTreeSet<String> {
     }
     keys
 }
+
+/// `module::test` in SECURITY.md; a module may be left out in front, as of a file in a folder.
+#[test]
+fn every_test_that_security_md_names_exists() {
+    let text = read(&root().join("SECURITY.md"));
+    let mut tests = Vec::new();
+    rust_files(&root().join("tests"), &mut tests);
+    let all: String = tests.iter().map(|path| read(path)).collect();
+    let named = text.split('`').skip(1).step_by(2).filter(|code| code.contains("::"));
+    let mut count = 0;
+    for name in named {
+        let test = name.rsplit("::").next().unwrap_or_default();
+        let module = all.contains(&format!("mod {test};"));
+        assert!(module || all.contains(&format!("fn {test}()")), "there is no test {name}");
+        count += 1;
+    }
+    assert!(count > 30, "{count}");
+}
+
+fn rust_files(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
