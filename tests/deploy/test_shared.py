@@ -126,4 +126,4 @@ def test_the_program_gets_on_with_it(program, cluster, tmp_path):
             assert time.monotonic() < ends, "nothing was written"
             time.sleep(0.1)
     document = json.loads(base64.b64decode(held["bearerd"]))["document"]
-    assert (document["epoch"], document["generation"]) == (1, 0)
+    assert document["epoch"] > 0 and document["generation"] == 0
