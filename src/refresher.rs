@@ -290,6 +290,7 @@ impl<S: TokenSource> Refresher<S> {
         memory.failures = 0;
         memory.not_before = None;
         memory.doubt = None;
+        memory.over = None;
         let written = self.rotation.take(sent, &fetched);
         self.report_store(memory, &written);
         if self.tell_success(memory).await {

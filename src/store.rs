@@ -17,7 +17,7 @@ mod handover;
 mod rotation;
 pub mod shared;
 
-pub use handover::Handover;
+pub use handover::{Destination, Handover};
 pub use rotation::{Identity, Rotation};
 
 /// What a store keeps about one credential.
@@ -107,7 +107,7 @@ impl StoreSettings {
     pub fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(one), Self::File(other)) => one == other,
-            (Self::Shared(one), Self::Shared(other)) => one.place == other.place,
+            (Self::Shared(one), Self::Shared(other)) => one.place.is(&other.place),
             _ => false,
         }
     }

@@ -316,9 +316,9 @@ fn every_test_that_security_md_names_exists() {
     let named = text.split('`').skip(1).step_by(2).filter(|code| code.contains("::"));
     let mut count = 0;
     for name in named {
-        let test = name.rsplit("::").next().unwrap_or_default();
-        let module = all.contains(&format!("mod {test};"));
-        assert!(module || all.contains(&format!("fn {test}()")), "there is no test {name}");
+        let last = name.rsplit("::").next().unwrap_or_default();
+        let module = all.contains(&format!("mod {last};"));
+        assert!(module || all.contains(&format!("fn {last}()")), "there is no test {name}");
         count += 1;
     }
     assert!(count > 30, "{count}");

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use crate::config::CredentialConfig;
 use crate::credential::directory::Directory;
 use crate::login::{LoginError, Terms, Way, sign_in};
 use crate::server;
+use crate::source::speaker::DialectSource;
 use crate::source::speaker::login::SignIn;
 use crate::source::{FetchError, Source};
-use crate::store::{Handover, Rotation, StoreError};
+use crate::store::{Destination, Rotation, StoreError};
 
 /// A running bearerd looks at least this often, and is given time to do so.
 const TAKEN_WITHIN: Duration = Duration::from_secs(20);
@@ -88,23 +90,10 @@ fn log_in(path: &Path, name: &str, way: Option<Way>, browser: bool) -> Result<()
         // Nobody is to sign in for nothing.
         handover.can_leave().await.map_err(CommandError::Store)?;
         let terms = Terms { name, config: login, way, browser, handover: &handover };
-        let whole = async {
-            let source = SignIn::open(*source).await.map_err(CommandError::Open)?;
-            let source = source.ok_or_else(no_login)?;
-            sign_in(&source, &terms).await.map_err(CommandError::Login)
-        };
-        // Handled from here on: a signal cannot come between a token and its store.
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            biased;
-            result = whole => result?,
-            _ = interrupt.recv() => return Err(CommandError::Interrupted),
-            _ = terminate.recv() => return Err(CommandError::Interrupted),
-        }
-        let told = match handover {
-            Handover::Beside(mut rotation) => handed_over(&mut rotation, credential).await,
-            Handover::Shared(..) => format!(
+        whole_login(*source, &terms).await?;
+        let told = match handover.to {
+            Destination::Beside(mut rotation) => handed_over(&mut rotation, credential).await,
+            Destination::Shared(..) => format!(
                 "The refresh token of {name} is in {}: all who share it go on with it.",
                 place(credential)
             ),
@@ -113,6 +102,32 @@ fn log_in(path: &Path, name: &str, way: Option<Way>, browser: bool) -> Result<()
         let _ = writeln!(std::io::stdout(), "{told}");
         Ok(())
     })
+}
+
+/// Signs in, and ends early when a signal says so, unless something has come already.
+async fn whole_login(source: DialectSource, terms: &Terms<'_>) -> Result<(), CommandError> {
+    let no_login = || CommandError::NoLogin(terms.name.to_owned());
+    let whole = async {
+        let source = SignIn::open(source).await.map_err(CommandError::Open)?;
+        let source = source.ok_or_else(no_login)?;
+        sign_in(&source, terms).await.map_err(CommandError::Login)
+    };
+    // Handled from here on: a signal cannot come between a token and its store.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut whole = pin!(whole);
+    let ended = tokio::select! {
+        biased;
+        result = &mut whole => Some(result),
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+    };
+    match ended {
+        Some(result) => result,
+        // What has come is kept first; there is no other copy.
+        None if terms.handover.has_begun() => whole.await,
+        None => Err(CommandError::Interrupted),
+    }
 }
 
 /// Sees to it that what was left is taken up, and says by whom.

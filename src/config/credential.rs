@@ -131,6 +131,13 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
         );
         return None;
     }
+    if let (Some(true), Some(StoreSettings::Shared(_))) = (revoke_on_shutdown, &store) {
+        item.wrong(
+            "has revoke_on_shutdown and a store that others share: they use the same access token; \
+             leave revoke_on_shutdown out",
+        );
+        return None;
+    }
     if refresh_token.is_some() && store.is_none() && speaks.rotates {
         warnings.push(format!(
             "credentials.{name}: without a store a refresh token that the identity provider replaces \

@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::sleep;
 
+use super::memory::Memory;
 use super::permit::Permit;
 use super::{Past, Refresher, Trigger};
 use crate::clock::Moment;
@@ -88,7 +89,7 @@ impl<S: TokenSource> Refresher<S> {
 
     async fn attempt_once(&mut self, stored: bool) -> Result<AccessToken, OnceError> {
         if self.sharing.is_some() {
-            return self.attempt_once_among_others().await;
+            return self.attempt_once_among_others(stored).await;
         }
         self.rotation.open().map_err(OnceError::Store)?;
         let login = self.rotation.take_up_login();
@@ -126,8 +127,11 @@ impl<S: TokenSource> Refresher<S> {
     }
 
     /// As the loop does it, until it was this one's turn.
-    async fn attempt_once_among_others(&mut self) -> Result<AccessToken, OnceError> {
+    async fn attempt_once_among_others(&mut self, stored: bool) -> Result<AccessToken, OnceError> {
         let mut memory = self.resume(Past::default());
+        if stored && let Some(held) = self.held_by_the_others(&mut memory).await {
+            return Ok(held);
+        }
         let end = Moment::now().plus(TURN_WITHIN);
         let permit = loop {
             if let Some(permit) = self.agree(&mut memory, Trigger::Changed).await {
@@ -141,6 +145,8 @@ impl<S: TokenSource> Refresher<S> {
             }
             sleep(SYNC_EVERY).await;
         };
+        // No pause of the others follows from what becomes of this.
+        memory.activity = Activity::Fetching;
         let Permit { refresh_token, in_doubt, until } = permit;
         let sent = refresh_token.as_ref();
         let attempt =
@@ -162,6 +168,13 @@ impl<S: TokenSource> Refresher<S> {
                 Err(error.into())
             }
         }
+    }
+
+    /// The token that lies in the store, if it is usable.
+    async fn held_by_the_others(&mut self, memory: &mut Memory) -> Option<AccessToken> {
+        self.follow(memory).await;
+        let bound = memory.traits.bound;
+        self.rotation.restored(Moment::now()).filter(|_| !bound)
     }
 
     async fn settled_within(&mut self, time: Duration) -> Result<(), OnceError> {

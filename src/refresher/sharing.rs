@@ -48,7 +48,11 @@ impl Sharing {
     /// Goes on for a refresher whose tokens were shared as `former` says.
     pub(super) fn inherit(&mut self, former: Option<Self>) {
         match former {
-            Some(former) => self.agreement.inherit(former.agreement),
+            Some(former) => {
+                // What was on its way into a store still is; into another one all of it is.
+                self.moves_in = former.moves_in || !self.agreement.is_at(&former.agreement);
+                self.agreement.inherit(former.agreement);
+            }
             None => self.moves_in = true,
         }
     }
@@ -254,7 +258,8 @@ impl<S: TokenSource> Refresher<S> {
         (memory.failures, memory.over, memory.held_up) = (0, None, None);
         let Some(token) = self.rotation.restored(now) else {
             // Not one that is wanted here, or spent: the next one is to be fetched.
-            if !memory.token.as_ref().is_some_and(|token| token.usable(now)) {
+            let paused = matches!(memory.activity, Activity::Refused(_) | Activity::BackingOff(_));
+            if paused || !memory.token.as_ref().is_some_and(|token| token.usable(now)) {
                 memory.activity = Activity::Fetching;
                 self.publisher.activity(Activity::Fetching);
             }

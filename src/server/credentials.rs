@@ -24,7 +24,7 @@ use crate::source::speaker::DialectSource;
 use crate::source::{Source, TokenSource, Traits};
 use crate::store::file::{FileStore, left_beside};
 use crate::store::shared::{Agreement, Party};
-use crate::store::{Handover, Rotation, Store, StoreSettings};
+use crate::store::{Destination, Handover, Rotation, Store, StoreSettings};
 
 /// How long a credential that a reload replaces may take to finish its refresh.
 const REPLACE_GRACE: Duration = Duration::from_secs(10);
@@ -102,10 +102,10 @@ pub fn refresher(
 /// The way from a person's login to the store of `config`.
 #[must_use]
 pub fn handover(config: &CredentialConfig) -> Handover {
-    match keeping(config, &Traits::default()) {
-        (rotation, Some(agreement)) => Handover::Shared(rotation, Box::new(agreement.into())),
-        (rotation, None) => Handover::Beside(rotation),
-    }
+    Handover::new(match keeping(config, &Traits::default()) {
+        (rotation, Some(agreement)) => Destination::Shared(rotation, Box::new(agreement.into())),
+        (rotation, None) => Destination::Beside(rotation),
+    })
 }
 
 /// The refresh token that `config` begins with, where it is kept, and with whom it is shared.

@@ -53,6 +53,17 @@ pub enum Place {
 }
 
 impl Place {
+    /// Whether both are the same register, however it is reached.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            #[cfg(feature = "redis")]
+            (Self::Redis(one), Self::Redis(other)) => one.is(other),
+            (Self::Kubernetes(one), Self::Kubernetes(other)) => one.is(other),
+            _ => self == other,
+        }
+    }
+
     /// How often it is looked at when nothing is heard: often enough to object to a beginning, where
     /// that costs little.
     #[must_use]

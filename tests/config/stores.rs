@@ -125,3 +125,14 @@ fn two_credentials_with_one_key() {
       line 23: credentials.b.store: is the store of credentials.a already; write one of its own
     "#);
 }
+
+#[test]
+fn a_token_that_others_use_too_is_not_revoked() {
+    assert_snapshot!(with_store(
+        "store = \"redis://127.0.0.1\"\nrevocation_url = \"https://idp.example/revoke\"\n\
+         revoke_on_shutdown = true"
+    ), @"
+    1 problem in HOME/bearerd.toml:
+      line 11: credentials.c: has revoke_on_shutdown and a store that others share: they use the same access token; leave revoke_on_shutdown out
+    ");
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::document::{Document, millis};
 use super::protocol::{Claim, Effect, Event, Fate, Goal, Outcome, Protocol, Terms, Verdict};
@@ -14,8 +14,9 @@ use crate::store::Record;
 
 /// The longest that one read or write may take.
 const OPERATION: Duration = Duration::from_secs(2);
-/// Each lost race is somebody else's progress; so many are not lost in a row.
-const MAX_LOGIN_ROUNDS: u32 = 16;
+/// For how long, and how often, a login is tried to be written.
+const LOGIN_WITHIN: Duration = Duration::from_secs(30);
+const LOGIN_AGAIN: Duration = Duration::from_millis(250);
 /// How long a new register is left alone.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -51,9 +52,15 @@ impl Agreement {
         Self { settings: settings.clone(), engine, seal, protocol }
     }
 
+    /// Whether both are about the same register.
+    #[must_use]
+    pub fn is_at(&self, other: &Self) -> bool {
+        self.settings.place.is(&other.settings.place)
+    }
+
     /// Goes on where `former` ended, if that is about the same register: what it owes is owed still.
     pub fn inherit(&mut self, former: Self) {
-        if former.settings.place == self.settings.place {
+        if self.is_at(&former) {
             self.protocol.inherit(former.protocol);
         }
     }
@@ -97,37 +104,63 @@ impl Agreement {
     }
 
     /// Puts what a person's login brought over whatever is there: it settles every doubt, and an
-    /// attempt that is under way finds itself overtaken.
+    /// attempt that is under way finds itself overtaken. There is no other copy of it, so a register
+    /// that does not answer is asked again for a while.
     ///
     /// # Errors
     /// [`RegisterError`]: not written, as far as is known.
     pub async fn sign_in(&mut self, record: Record) -> Result<(), RegisterError> {
         let nonce = format!("{}-login", self.holder());
+        let end = Moment::now().plus(LOGIN_WITHIN);
         let mut unknown = None;
-        for _ in 0..MAX_LOGIN_ROUNDS {
-            let (version, held) = self.read().await?;
-            if held.as_ref().is_some_and(|held| held.nonce == nonce) {
-                return Ok(());
-            }
-            let at = held.as_ref().map(|held| (held.epoch, held.revision));
-            // It may have landed and have been used since: once more, and it would be spent twice.
-            if unknown.is_some_and(|before| before != at) {
-                let place = self.settings.place.to_string();
-                let problem = "does not tell what became of a write; sign in again".to_owned();
-                return Err(RegisterError::Unusable { place, problem });
-            }
-            let epoch = millis(Moment::now()) / 1000;
-            let document = match held {
-                Some(held) => held.signed_in(nonce.clone(), record.clone()),
-                None => Document::new(epoch, nonce.clone(), Some(record.clone())),
+        loop {
+            let error = match self.try_sign_in(&nonce, &record, &mut unknown).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => self.busy(),
+                Err(error @ RegisterError::Unusable { .. }) => return Err(error),
+                Err(error) => error,
             };
-            unknown = match self.swap(&version, &document).await? {
-                Fate::Done(_) => return Ok(()),
-                Fate::Conflict => None,
-                Fate::Unknown => Some(at),
-            };
+            if end.reached(Moment::now()) {
+                return Err(error);
+            }
+            sleep(LOGIN_AGAIN).await;
         }
-        Err(self.silent())
+    }
+
+    /// One round; true if it is there now. `unknown` is the age that a write of unknown fate went over.
+    async fn try_sign_in(
+        &mut self,
+        nonce: &str,
+        record: &Record,
+        unknown: &mut Option<(u64, u64)>,
+    ) -> Result<bool, RegisterError> {
+        let (version, held) = self.read().await?;
+        let age = held.as_ref().map_or((0, 0), |held| held.age());
+        if held.as_ref().is_some_and(|h| h.nonce == nonce || h.record.as_ref() == Some(record)) {
+            return Ok(true);
+        }
+        // It may have landed and have been used since: written once more, it would be spent twice.
+        if unknown.is_some_and(|before| before != age) {
+            let place = self.settings.place.to_string();
+            let problem = "was written by others meanwhile: what became of this login is not known";
+            return Err(RegisterError::Unusable { place, problem: problem.to_owned() });
+        }
+        let epoch = (age.0 + 1).max(millis(Moment::now()) / 1000);
+        let (nonce, record) = (nonce.to_owned(), record.clone());
+        let document = match held {
+            Some(held) => held.signed_in(nonce, epoch, record),
+            None => Document::new(epoch, nonce, Some(record)),
+        };
+        let fate = self.swap(&version, &document).await?;
+        if matches!(fate, Fate::Unknown) {
+            *unknown = Some(age);
+        }
+        Ok(matches!(fate, Fate::Done(_)))
+    }
+
+    fn busy(&self) -> RegisterError {
+        let source = std::io::Error::other("others write all the time, or what is written is lost");
+        RegisterError::Unreachable { place: self.settings.place.to_string(), source: source.into() }
     }
 
     /// Returns when the others may have written; see [`Register::changed`].

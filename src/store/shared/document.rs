@@ -136,13 +136,15 @@ impl Document {
         next
     }
 
-    /// The next generation, with what a person's login has brought. Of what was before, nothing is
-    /// sent any more.
+    /// The next generation, with what a person's login has brought, in a life of its own: whoever
+    /// remembers a later generation of a register that went back takes it over all the same. Of what
+    /// was before, nothing is sent any more.
     #[must_use]
-    pub fn signed_in(&self, nonce: String, record: Record) -> Self {
+    pub fn signed_in(&self, nonce: String, epoch: u64, record: Record) -> Self {
         let began_with = record.bootstrap_sha256.clone();
         let spent = began_with.map_or(Token::Nothing, Token::Configured);
         let mut next = self.renewed(nonce, &spent, record);
+        next.epoch = epoch;
         // What an attempt under way sends is spent by it, whatever comes of that.
         if let Some(Intent { spends: Token::Configured(digest), .. }) = &self.intent {
             next.begin(digest);

@@ -47,6 +47,14 @@ pub struct Place {
     pub account: PathBuf,
 }
 
+impl Place {
+    /// Whether both are the same Secret, whoever asks for it.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        (&self.namespace, &self.secret) == (&other.namespace, &other.secret)
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "kubernetes:{}/{}", self.namespace, self.secret)

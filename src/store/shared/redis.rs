@@ -58,6 +58,16 @@ pub struct Place {
     pub tls: Option<TlsSettings>,
 }
 
+impl Place {
+    /// Whether both are the same key, whoever asks for it.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let what =
+            |place: &Self| (place.host.clone(), place.port, place.database, place.key.clone());
+        what(self) == what(other)
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
@@ -230,6 +240,8 @@ impl Register for Redis {
             Ok(Value::Int(1)) => Ok(Swapped::Done(Version(version))),
             Ok(Value::Int(0)) => Ok(Swapped::Conflict),
             Ok(_) => Ok(Swapped::Unknown(self.place.error(Trouble::Broken))),
+            // The server said no before the script did anything.
+            Err(error @ RegisterError::Unusable { .. }) => Err(error),
             Err(error) => Ok(Swapped::Unknown(error)),
         }
     }

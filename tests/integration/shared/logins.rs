@@ -71,3 +71,17 @@ async fn nobody_signs_in_for_a_store_that_cannot_be_reached() {
     assert_eq!(stage.idp.requests().len(), asked, "a person was sent to sign in");
     drop(replicas);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_gets_the_token_that_the_others_have_and_costs_no_refresh() {
+    let bed = Bed::new();
+    let replicas = bed.replicas(1).await;
+    let fetched = bed.idp.token_requests();
+    let config = bed.home.path("bearerd.toml").display().to_string();
+    for _ in 0..3 {
+        let (code, out, errors) = bearerd(&["token", "--config", &config, "c"]);
+        assert_eq!((code, Some(out.trim())), (0, bed.tokens.latest().as_deref()), "{errors}");
+    }
+    assert_eq!(bed.idp.token_requests(), fetched);
+    assert_eq!(replicas[0].get("/").await.status, 200);
+}
