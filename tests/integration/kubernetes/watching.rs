@@ -104,16 +104,17 @@ async fn a_watch_is_begun_again_until_it_is_possible() {
     let stage = Stage::new();
     let mut store = watching(&stage).await;
     let in_the_way = [
-        Step::from(too_many_requests("1")),
-        Step::Status(500),
-        Step::Close,
-        Step::from(Reply::bytes(200, "application/json", "not an event\n")),
+        [Step::from(too_many_requests("1")), Step::Status(500)],
+        [Step::Close, Step::from(Reply::bytes(200, "application/json", "not an event\n"))],
     ];
-    stage.cluster.script(Verb::Watch, in_the_way);
-    stage.cluster.cut_watches();
-    write(&mut stage.store(), "theirs").await;
-    hears(&mut store).await;
-    assert_eq!(stage.cluster.steps_left(Verb::Watch), 0);
+    // The pauses grow from one failure to the next.
+    for (round, steps) in in_the_way.into_iter().enumerate() {
+        stage.cluster.script(Verb::Watch, steps);
+        stage.cluster.cut_watches();
+        write(&mut stage.store(), &format!("theirs, {round}")).await;
+        hears(&mut store).await;
+        assert_eq!(stage.cluster.steps_left(Verb::Watch), 0);
+    }
     stage.finish();
 }
 
