@@ -33,10 +33,15 @@ pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
     let grace = number(&section, "shutdown_grace_seconds", 30, 0..=3600);
     let tls = optional(&section, "tls", tls::identity);
     let key = optional(&section, "key", key);
-    let peer_uids = section.take("allow_peer_uids").map_or(Some(Vec::new()), |item| uids(&item));
+    let by_socket = listen.iter().flatten().any(|listen| matches!(listen, Listen::Unix(_)));
+    let peer_uids = section.take("allow_peer_uids").map_or(Some(Vec::new()), |item| {
+        uids(&item, by_socket || listen.is_none(), "listen = [\"unix:/run/bearerd/proxy.sock\"]")
+    });
+    let has_token_socket = section.has("token_socket");
     let token_socket = optional(&section, "token_socket", token_socket);
-    let token_socket_uids =
-        section.take("token_socket_uids").map_or(Some(Vec::new()), |item| uids(&item));
+    let token_socket_uids = section.take("token_socket_uids").map_or(Some(Vec::new()), |item| {
+        uids(&item, has_token_socket, "token_socket = \"unix:/run/bearerd/token.sock\"")
+    });
     let limits = section.take("limits").map_or(Some(default().limits), |item| limits(&item));
     section.finish();
     let (listen, tls) = (listen?, tls?);
@@ -146,9 +151,15 @@ fn socket(item: &Item<'_>, text: &str) -> Option<SocketAddr> {
     address
 }
 
-fn uids(item: &Item<'_>) -> Option<Vec<u32>> {
+/// Users who may connect to a socket, if there is one: whoever lists some means that they can.
+fn uids(item: &Item<'_>, socket: bool, write: &str) -> Option<Vec<u32>> {
     let uid = |item: &Item<'_>| u32::try_from(item.number(0..=u64::from(u32::MAX))?).ok();
-    item.items().iter().map(uid).collect()
+    let uids: Vec<u32> = item.items().iter().map(uid).collect::<Option<_>>()?;
+    if !(socket || uids.is_empty()) {
+        item.wrong(format!("says who may use a unix socket, and there is none; write {write}"));
+        return None;
+    }
+    Some(uids)
 }
 
 /// `key = { header = …, any_of = [ … ] }`

@@ -109,3 +109,21 @@ body_bytes = 100
       line 6: server.limits.body_bytes: unknown key; known here: connections, head_bytes, head_fields, head_seconds, http2_resets, http2_streams, idle_seconds, replay_bytes, target_bytes
     ");
 }
+
+#[test]
+fn users_of_a_token_socket_that_is_not_there() {
+    assert_snapshot!(told("admin =", "token_socket_uids = [1000]
+admin ="), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.token_socket_uids: says who may use a unix socket, and there is none; write token_socket = "unix:/run/bearerd/token.sock"
+    "#);
+}
+
+#[test]
+fn users_of_a_listener_that_is_no_unix_socket() {
+    assert_snapshot!(told("admin =", "allow_peer_uids = [1000]
+admin ="), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.allow_peer_uids: says who may use a unix socket, and there is none; write listen = ["unix:/run/bearerd/proxy.sock"]
+    "#);
+}

@@ -1,4 +1,4 @@
-//! `allow_peer_uids`: who may use a unix socket.
+//! `allow_peer_uids`, `token_socket_uids`: who may use a unix socket.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -12,9 +12,18 @@ const NOBODY: u32 = 65534;
 
 /// What a GET by the socket at `path` is answered, as the user `uid`; `None` if nothing is.
 fn ask(path: &Path, uid: Option<u32>) -> Option<String> {
+    ask_for(path, "/", "%{http_code}", "/dev/null", uid)
+}
+
+/// The token that the socket at `path` hands to the user `uid`; `None` if he is turned away.
+fn lent(path: &Path, uid: Option<u32>) -> Option<String> {
+    ask_for(path, "/token/c", "", "-", uid)
+}
+
+fn ask_for(path: &Path, target: &str, told: &str, body: &str, uid: Option<u32>) -> Option<String> {
     let mut curl = Command::new("curl");
-    curl.args(["--silent", "--max-time", "20", "--write-out", "%{http_code}", "--output"]);
-    curl.arg("/dev/null").arg("--unix-socket").arg(path).arg("http://localhost/");
+    curl.args(["--silent", "--max-time", "20", "--write-out", told, "--output", body]);
+    curl.arg("--unix-socket").arg(path).arg(format!("http://localhost{target}"));
     if let Some(uid) = uid {
         curl.uid(uid).gid(uid);
     }
@@ -60,6 +69,46 @@ async fn only_users_who_are_listed_may_use_a_unix_socket() {
             check(Some(NOBODY), nobody_may);
         }
         assert_eq!(stage.api.request_count() - before, asked, "{listed:?}");
+        assert!(daemon.stop().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_bearerds_own_user_and_those_who_are_listed_get_a_token() {
+    let own = std::fs::metadata("/proc/self").expect("on Linux").uid();
+    let other = own.wrapping_add(12_345);
+    let stage = Stage::new();
+    let home = stage.home.path("");
+    std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o755)).expect("our own");
+    for (listed, nobody_may) in [
+        (vec![], own == NOBODY),
+        (vec![other], own == NOBODY),
+        (vec![NOBODY], true),
+        (vec![other, NOBODY], true),
+    ] {
+        let path = stage.home.path("token.sock");
+        let config = format!(
+            "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
+             token_socket = \"unix:{}\"\ntoken_socket_uids = {listed:?}\n{}{}",
+            path.display(),
+            stage.credential(""),
+            stage.route("")
+        );
+        let daemon = Daemon::start_with(&stage.home, &config);
+        daemon.ready().await;
+        let mode = std::fs::metadata(&path).expect("bound").permissions().mode() & 0o777;
+        assert_eq!(mode, if listed.is_empty() { 0o600 } else { 0o666 }, "{listed:?}");
+        let held = stage.tokens.latest();
+        assert_eq!(lent(&path, None), held, "{listed:?}");
+        // Only root can be somebody else.
+        if own == 0 {
+            let expected = held.filter(|_| nobody_may);
+            assert_eq!(lent(&path, Some(NOBODY)), expected, "{listed:?}");
+        }
+        if own == 0 && !nobody_may && !listed.is_empty() {
+            let line = daemon.wait_for_log("is not in token_socket_uids was turned away");
+            assert!(line.contains(&format!("\"uid\":{NOBODY}")), "{line}");
+        }
         assert!(daemon.stop().success());
     }
 }
