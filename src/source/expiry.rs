@@ -35,6 +35,8 @@ pub enum Shape {
     EpochMilliseconds,
     /// RFC 3339, with any number of fraction digits.
     Rfc3339,
+    /// A date as in HTTP header fields (RFC 9110 §5.6.7), as ASP.NET's servers write `.expires`.
+    HttpDate,
     /// The `exp` of the access token itself if that is a JWT (RFC 7519 §4.1.4). Not verified: it is
     /// used to shorten a life only.
     JwtExp,
@@ -104,11 +106,19 @@ fn read(rule: &Rule, answer: &Document, claims: &Claims) -> Option<Expiry> {
         }
         Shape::EpochSeconds => at(epoch(number(answer.at(&rule.at)?)?), None),
         Shape::EpochMilliseconds => at(epoch(number(answer.at(&rule.at)?)? / 1000.0), None),
-        Shape::Rfc3339 => {
-            let issued = rule.issued.as_ref().and_then(|at| rfc3339(answer.text(at)?));
-            at(rfc3339(answer.text(&rule.at)?), issued)
-        }
+        Shape::Rfc3339 => dates(rule, answer, rfc3339),
+        Shape::HttpDate => dates(rule, answer, |text| httpdate::parse_http_date(text.trim()).ok()),
     }
+}
+
+/// The time of expiry, and that of issue where the rule says where it is.
+fn dates(
+    rule: &Rule,
+    answer: &Document,
+    parse: impl Fn(&str) -> Option<SystemTime>,
+) -> Option<Expiry> {
+    let issued = rule.issued.as_ref().and_then(|at| parse(answer.text(at)?));
+    Some(Expiry::At { at: parse(answer.text(&rule.at)?)?, issued })
 }
 
 /// A number, or a string that holds one: `"3600"` is a known habit.
@@ -222,6 +232,7 @@ mod tests {
             rule("/on", Shape::EpochSeconds),
             rule("/ms", Shape::EpochMilliseconds),
             rule("/time", Shape::Rfc3339),
+            rule("/date", Shape::HttpDate),
             rule("", Shape::JwtExp),
         ];
         let token = jwt(r#"{"exp":1700000100}"#);
@@ -229,6 +240,36 @@ mod tests {
         assert_eq!(seconds(&rules, r#"{"on":"1700000050"}"#, &token), Some(50.0));
         assert_eq!(seconds(&rules, r#"{"ms":1700000040000}"#, &token), Some(40.0));
         assert_eq!(seconds(&rules, r#"{"time":"2023-11-14T22:13:50Z"}"#, &token), Some(30.0));
+        let date = r#"{"date":"Tue, 14 Nov 2023 22:13:40 GMT"}"#;
+        assert_eq!(seconds(&rules, date, &token), Some(20.0));
+    }
+
+    #[test]
+    fn dates_of_http_are_read_and_what_is_none_says_nothing() {
+        let date = |text: &str| {
+            seconds(
+                &[rule("/t", Shape::HttpDate)],
+                &serde_json::json!({ "t": text }).to_string(),
+                "x",
+            )
+        };
+        assert_eq!(date("Tue, 14 Nov 2023 22:13:50 GMT"), Some(30.0));
+        assert_eq!(date(" Tuesday, 14-Nov-23 22:13:50 GMT "), Some(30.0));
+        assert_eq!(date("Tue Nov 14 22:13:50 2023"), Some(30.0));
+        for none in
+            ["", "soon", "14 Nov 2023", "2023-11-14T22:13:50Z", "Tue, 99 Nov 2023 22:13:50 GMT"]
+        {
+            assert_eq!(date(none), None, "{none}");
+        }
+        // As ASP.NET has it, on a machine whose clock is years ahead.
+        let issued = Some("/.issued".to_owned());
+        let rules = [
+            rule("/expires_in", Shape::Seconds),
+            Rule { issued, ..rule("/.expires", Shape::HttpDate) },
+        ];
+        let answer = r#"{"expires_in":1209599,".issued":"Mon, 14 Oct 2013 06:53:32 GMT",
+            ".expires":"Mon, 28 Oct 2013 06:53:32 GMT"}"#;
+        assert_eq!(seconds(&rules, answer, "x"), Some(1_209_599.0));
     }
 
     #[test]
@@ -279,6 +320,7 @@ mod tests {
             let rules = [
                 rule("/v", Shape::Seconds), rule("/v", Shape::EpochSeconds),
                 rule("/v", Shape::EpochMilliseconds), rule("/v", Shape::Rfc3339),
+                rule("/v", Shape::HttpDate),
                 rule("/n", Shape::Seconds), rule("/n", Shape::EpochSeconds), rule("", Shape::JwtExp),
             ];
             let answer = serde_json::json!({ "v": value, "n": number }).to_string();

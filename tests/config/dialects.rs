@@ -133,7 +133,7 @@ fn an_expiry_of_an_unknown_shape() {
     assert_snapshot!(told(&broken), @r#"
     1 problem in HOME/bearerd.toml:
       line 3: credentials.c.dialect: 1 problem in HOME/acme.toml:
-        line 12: exchange.fetch.ok.expiry[0].as: is "minutes"; write "seconds" or "epoch_seconds" or "epoch_milliseconds" or "rfc3339" or "jwt_exp"
+        line 12: exchange.fetch.ok.expiry[0].as: is "minutes"; write "seconds" or "epoch_seconds" or "epoch_milliseconds" or "rfc3339" or "http_date" or "jwt_exp"
     "#);
 }
 

@@ -44,7 +44,7 @@ const EXPIRY: [Row; 4] = [
     (
         &[("as = \"seconds\"", "as = \"seconds\", issued = \"/iat\"")],
         &[
-            "line 12: exchange.fetch.ok.expiry[0].issued: is only for as = \"rfc3339\"; leave it out",
+            "line 12: exchange.fetch.ok.expiry[0].issued: is only for as = \"rfc3339\" or \"http_date\"; leave it out",
         ],
     ),
     (

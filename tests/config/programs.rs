@@ -78,7 +78,7 @@ fn an_expiry_of_no_known_shape() {
         "command = [\"/bin/true\"]\noutput = \"json\"\nexpiry = { at = \"/e\", as = \"iso\" }";
     assert_snapshot!(told(lines), @r#"
     1 problem in HOME/bearerd.toml:
-      line 5: credentials.c.expiry.as: is "iso"; write "seconds" or "epoch_seconds" or "epoch_milliseconds" or "rfc3339" or "jwt_exp"
+      line 5: credentials.c.expiry.as: is "iso"; write "seconds" or "epoch_seconds" or "epoch_milliseconds" or "rfc3339" or "http_date" or "jwt_exp"
     "#);
 }
 

@@ -68,6 +68,7 @@ pub(in crate::config) fn expiry(item: &Item<'_>) -> Option<Rule> {
             ("epoch_seconds", Shape::EpochSeconds),
             ("epoch_milliseconds", Shape::EpochMilliseconds),
             ("rfc3339", Shape::Rfc3339),
+            ("http_date", Shape::HttpDate),
             ("jwt_exp", Shape::JwtExp),
         ])
     });
@@ -75,16 +76,17 @@ pub(in crate::config) fn expiry(item: &Item<'_>) -> Option<Rule> {
         Some(Shape::JwtExp) => Some(String::new()),
         _ => section.require("at", "at = \"/expires_in\"").and_then(|item| pointer(&item)),
     };
-    let only_for = |key, wanted, word| {
+    let only_for = |key, wanted: &[(&str, Shape)]| {
         let item = section.take(key)?;
-        if shape.is_some_and(|shape| shape != wanted) {
-            item.wrong(format!("is only for as = {word:?}; leave it out"));
+        if shape.is_some_and(|shape| !wanted.iter().any(|(_, wanted)| *wanted == shape)) {
+            let words: Vec<String> = wanted.iter().map(|(word, _)| format!("{word:?}")).collect();
+            item.wrong(format!("is only for as = {}; leave it out", words.join(" or ")));
         }
         Some(item)
     };
-    let issued = only_for("issued", Shape::Rfc3339, "rfc3339")
+    let issued = only_for("issued", &[("rfc3339", Shape::Rfc3339), ("http_date", Shape::HttpDate)])
         .map_or(Some(None), |item| pointer(&item).map(Some));
-    let zero_is_never = only_for("zero", Shape::Seconds, "seconds")
+    let zero_is_never = only_for("zero", &[("seconds", Shape::Seconds)])
         .map_or(Some(false), |item| item.choice(&[("unknown", false), ("never", true)]));
     section.finish();
     Some(Rule { at: at?, shape: shape?, issued: issued?, zero_is_never: zero_is_never? })

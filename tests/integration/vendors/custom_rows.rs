@@ -1,7 +1,7 @@
 //! What a dialect file can say about an answer, one credential for each row, all in one daemon: bodies,
 //! pointers, the shapes of an expiry, errors.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -41,6 +41,10 @@ fn now() -> u64 {
 fn rfc3339(seconds: u64, fraction: &str) -> String {
     let time = jiff::Timestamp::from_second(seconds.try_into().unwrap()).unwrap().to_string();
     time.replace('Z', &format!("{fraction}Z"))
+}
+
+fn http_date(seconds: u64) -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 fn ok(body: Value) -> Reply {
@@ -193,6 +197,20 @@ fn expiries() -> Vec<Row> {
             "ok = { expiry = [{ at = \"/expires_in\", as = \"seconds\" }, { at = \"/until\", as = \"rfc3339\", issued = \"/since\" }] }",
             ok(
                 json!({ "access_token": "TOKEN", "expires_in": 3600, "since": rfc3339(now() - 86_400, ""), "until": rfc3339(now() - 86_400 + 1800, "") }),
+            ),
+            Lives(1800),
+        ),
+        row(
+            "a date as in HTTP",
+            "ok = { expiry = [{ at = \"/.expires\", as = \"http_date\" }] }",
+            with(".expires", json!(http_date(in_an_hour))),
+            Lives(3600),
+        ),
+        row(
+            "a date as in HTTP of a clock that is a day behind",
+            "ok = { expiry = [{ at = \"/expires_in\", as = \"seconds\" }, { at = \"/.expires\", as = \"http_date\", issued = \"/.issued\" }] }",
+            ok(
+                json!({ "access_token": "TOKEN", "expires_in": 3600, ".issued": http_date(now() - 86_400), ".expires": http_date(now() - 86_400 + 1800) }),
             ),
             Lives(1800),
         ),
