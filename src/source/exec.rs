@@ -1,8 +1,9 @@
 //! A token that a program prints: Kubernetes' `ExecCredential`, what `gcloud` and `az` print, git's
 //! credential helpers.
 //!
-//! The program is run without a shell, with a minimal environment, in a process group of its own
-//! that ends with the attempt. What it prints is read by the same rules as an identity provider's
+//! The program is run without a shell, with a minimal environment, in a process group of its own: where
+//! the attempt ends first, all of the group ends with it. What a program leaves running when it ends by
+//! itself is left alone: git's credential cache is such a process. What it prints is read by the same rules as an identity provider's
 //! answer; what it complains about goes nowhere, since that may hold anything.
 
 use std::process::{ExitStatus, Stdio};
@@ -33,6 +34,9 @@ const EXEC_INFO: (&str, &str) = (
 );
 const API_VERSIONS: [&str; 2] =
     ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
+/// What a credential helper may take that is told what became of a credential: who is told `store` has
+/// given the token already, and requests wait for it.
+const TELLING: Duration = Duration::from_secs(5);
 /// What a program inherits; without these hardly any finds its parts.
 const INHERITED: [&str; 2] = ["PATH", "HOME"];
 
@@ -79,15 +83,15 @@ impl ExecSource {
         Self { program, bounds }
     }
 
-    /// Runs `command` to its end, and gives what it printed.
+    /// Runs `command` to its end, at most for as long as `within`, and gives what it printed.
     async fn run(
         &self,
         command: &[String],
         input: &[u8],
+        within: Duration,
     ) -> Result<Zeroizing<Vec<u8>>, FetchError> {
         let mut running = self.spawn(command)?;
-        let finished =
-            timeout(self.program.timeout, running.finish(input, self.bounds.answer_bytes)).await;
+        let finished = timeout(within, running.finish(input, self.bounds.answer_bytes)).await;
         let (printed, status) = finished.unwrap_or_else(|_| {
             let mut error = FetchError::new(Class::Transient, Reason::Timeout);
             error.hint = Some("the command took too long and was ended".to_owned());
@@ -104,7 +108,8 @@ impl ExecSource {
     /// Tells a credential helper what became of a credential; whether it cares is its own affair.
     async fn tell(&self, operation: git::Operation, lines: &[u8]) {
         let Some(command) = git::counterpart(&self.program.command, operation) else { return };
-        if let Err(error) = self.run(&command, lines).await {
+        let within = self.program.timeout.min(TELLING);
+        if let Err(error) = self.run(&command, lines, within).await {
             tracing::warn!(operation = operation.helpers, %error, "the credential helper failed");
         }
     }
@@ -187,9 +192,11 @@ impl TokenSource for ExecSource {
         if let (true, true, Some(held)) = (git, attempt.refused, attempt.held) {
             self.tell(git::ERASE, &git::erased(input, held.value().expose())).await;
         }
-        let printed = self.run(command, input.as_bytes()).await?;
+        let printed = self.run(command, input.as_bytes(), self.program.timeout).await?;
         let kept = git.then(|| git::stored(input, &printed));
         let fetched = self.read(printed, attempt)?;
+        // Before the token is published, since nothing runs here between two attempts: a helper that
+        // stores what it gave is done in no time, and one that hangs costs no more than its bound.
         if let Some(kept) = kept {
             self.tell(git::STORE, &kept).await;
         }
@@ -215,7 +222,7 @@ impl TokenSource for ExecSource {
     }
 }
 
-/// A program that runs. Whatever it has started ends with this.
+/// A program that runs. Dropped while it does, it ends, and whatever it has started in its group with it.
 struct Running(Child);
 
 impl Running {
@@ -253,7 +260,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Its group, while it is still there to hold the number.
+        // Its group, while it is still there to hold the number: after its end there is none, and what
+        // it left running then stays.
         let id = self.0.id().and_then(|id| i32::try_from(id).ok());
         if let Some(group) = id.and_then(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);

@@ -254,3 +254,38 @@ async fn a_helper_that_does_not_care_what_becomes_of_a_credential_is_asked_all_t
     daemon.wait_for_log("the credential helper failed");
     assert!(daemon.stop().success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_that_hangs_when_it_is_told_does_not_keep_the_token_back() {
+    let rig = Rig::new();
+    let path = rig.home.write(
+        "program",
+        "#!/bin/sh\nfor last; do :; done\n[ \"$last\" = get ] || exec sleep 600\n\
+         echo password=git-token\n",
+    );
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    rig.tokens.issue("git-token", None);
+    let lines = format!(
+        "provider = \"exec\"\ncommand = [\"{path}\", \"get\"]\noutput = \"git_credential\"\n\
+         timeout_seconds = 600\n"
+    );
+    let daemon = rig.started(&lines).await;
+    assert_eq!(daemon.get("/orders").await.status, 200);
+    assert!(daemon.wait_for_log("the credential helper failed").contains("took too long"));
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_program_leaves_running_when_it_ends_is_left_alone() {
+    let rig = Rig::new();
+    let text = r#"sleep 600 >/dev/null 2>&1 </dev/null &
+echo $! > "$(dirname "$0")/child"
+echo token"#;
+    let daemon = printed(&rig, text, "", "token").await;
+    let child = read(rig.home.path("child")).trim().to_owned();
+    let state = std::fs::read_to_string(format!("/proc/{child}/stat")).expect("it runs");
+    assert!(!state.contains(") Z "), "{state}");
+    assert!(daemon.stop().success());
+    let ended = std::process::Command::new("kill").arg(&child).status();
+    assert!(ended.expect("kill runs").success(), "it was still there");
+}
