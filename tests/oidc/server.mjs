@@ -54,10 +54,9 @@ const CLIENTS = {
   },
   plain: machine('plain', 'plain-secret'),
   nasty: machine('nasty:/+%&= id', 's:e/c+r%e&t= 100%25+1'),
-  secret_jwt: {
-    ...machine('secret-jwt', 'a client secret that is long enough for HS256'),
-    token_endpoint_auth_method: 'client_secret_jwt',
-  },
+  secret_jwt: secretJwt('secret-jwt', 'HS256'),
+  secret_jwt_384: secretJwt('secret-jwt-384', 'HS384'),
+  secret_jwt_512: secretJwt('secret-jwt-512', 'HS512'),
 };
 // What a client needs where a person signs in.
 const SIGN_IN = {
@@ -66,8 +65,9 @@ const SIGN_IN = {
   response_types: ['code'],
   grant_types: ['client_credentials', 'authorization_code', 'refresh_token', DEVICE_GRANT],
 };
-// Clients that sign with a key of their own, by algorithm.
-const SIGNING = ['RS256', 'PS256', 'ES256', 'EdDSA'];
+// Clients that sign with a key of their own, by algorithm; the last four share a key that names none.
+const SIGNING = ['RS256', 'PS256', 'ES256', 'ES384', 'EdDSA'];
+const SIGNING_AS_TOLD = ['RS384', 'RS512', 'PS384', 'PS512'];
 
 function machine(client_id, client_secret) {
   return {
@@ -79,11 +79,18 @@ function machine(client_id, client_secret) {
   };
 }
 
+function secretJwt(client_id, alg) {
+  return {
+    ...machine(client_id, 'a client secret that is long enough for HS512, which wants 64 bytes of it'),
+    token_endpoint_auth_method: 'client_secret_jwt',
+    token_endpoint_auth_signing_alg: alg,
+  };
+}
+
 // A client for each algorithm: what the server knows of it, and its private key in both forms.
 async function signingClients() {
   const clients = {};
-  for (const alg of SIGNING) {
-    const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true });
+  const add = async (alg, { privateKey, publicKey }, named) => {
     const kid = `key-of-${alg}`;
     clients[alg.toLowerCase()] = {
       registered: {
@@ -91,13 +98,18 @@ async function signingClients() {
         ...SIGN_IN,
         token_endpoint_auth_method: 'private_key_jwt',
         token_endpoint_auth_signing_alg: alg,
-        jwks: { keys: [{ ...(await exportJWK(publicKey)), alg, kid, use: 'sig' }] },
+        jwks: { keys: [{ ...(await exportJWK(publicKey)), ...named, kid, use: 'sig' }] },
       },
       kid,
       pem: await exportPKCS8(privateKey),
-      jwk: JSON.stringify({ ...(await exportJWK(privateKey)), alg, kid }),
+      jwk: JSON.stringify({ ...(await exportJWK(privateKey)), ...named, kid }),
     };
+  };
+  for (const alg of SIGNING) {
+    await add(alg, await generateKeyPair(alg, { extractable: true }), { alg });
   }
+  const pair = await generateKeyPair('RS512', { extractable: true });
+  for (const alg of SIGNING_AS_TOLD) await add(alg, pair, {});
   return clients;
 }
 
@@ -147,6 +159,9 @@ async function authorizationServer(issuer, { life, nonce }, clients, tlsPort) {
       'none',
     ],
     cookies: { keys: ['only for tests'] },
+    enabledJWA: {
+      clientAuthSigningAlgValues: [...SIGNING, ...SIGNING_AS_TOLD, 'HS256', 'HS384', 'HS512'],
+    },
     discovery: tlsPort
       ? { mtls_endpoint_aliases: { token_endpoint: `https://127.0.0.1:${tlsPort}${ROUTES.token}` } }
       : {},

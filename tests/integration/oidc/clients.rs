@@ -51,30 +51,44 @@ async fn every_client_authentication_earns_tokens_that_the_server_itself_accepts
 
     let token_url = format!("token_url = \"{}\"\n", provider.text("/token_url"));
     let issuer = format!("issuer = \"{}\"\n", provider.text("/issuer"));
-    let secret = provider.text("/clients/secret_jwt/client_secret");
-    let secret_jwt = format!(
-        "client_id = \"secret-jwt\"\nclient_auth = \"client_secret_jwt\"\n\
-         client_secret = {{ file = \"{}\" }}\n",
-        home.write("secret-jwt", secret)
-    );
+    let secret_jwt = |name: &str| {
+        let of = |member: &str| provider.text(&format!("/clients/{name}/{member}"));
+        format!(
+            "client_id = \"{}\"\nclient_auth = \"client_secret_jwt\"\n\
+             client_secret = {{ file = \"{}\" }}\nsigning_alg = \"{}\"\n",
+            of("client_id"),
+            home.write(name, of("client_secret")),
+            of("token_endpoint_auth_signing_alg")
+        )
+    };
     let mtls = format!(
         "client_id = \"mtls\"\nclient_auth = \"tls\"\ntls = {{ ca_file = \"{ca}\", \
          client_cert = \"{directory}/client.pem\", client_key = \"{directory}/client.key\" }}\n"
     );
     let of = |name: &str, form: &str| signing(&provider, &home, name, form);
     let audience = format!("assertion_audience = \"{}\"\n", provider.text("/issuer"));
-    let pss = "signing_alg = \"PS256\"\n".to_owned();
+    let told = |algorithm: &str| format!("signing_alg = \"{algorithm}\"\n");
+    let unnamed =
+        |algorithm: &str, form: &str| of(&algorithm.to_lowercase(), form) + &told(algorithm);
     let mutual = format!("token_url = \"{}\"\n", provider.text("/tls_token_url"));
     let all = [
         ("rs256", token_url.clone() + &of("rs256", "pem")),
-        ("ps256", token_url.clone() + &of("ps256", "pem") + &pss),
+        ("ps256", token_url.clone() + &of("ps256", "pem") + &told("PS256")),
+        ("rs384", token_url.clone() + &unnamed("RS384", "pem")),
+        ("rs512", token_url.clone() + &unnamed("RS512", "jwk")),
+        ("ps384", token_url.clone() + &unnamed("PS384", "jwk")),
+        ("ps512", token_url.clone() + &unnamed("PS512", "pem")),
         ("es256", issuer.clone() + &of("es256", "pem")),
+        ("es384", token_url.clone() + &of("es384", "pem")),
         ("eddsa", token_url.clone() + &of("eddsa", "pem")),
         ("rs256jwk", token_url.clone() + &of("rs256", "jwk")),
         ("ps256jwk", token_url.clone() + &of("ps256", "jwk")),
         ("es256jwk", token_url.clone() + &of("es256", "jwk") + &audience),
+        ("es384jwk", issuer.clone() + &of("es384", "jwk")),
         ("eddsajwk", token_url.clone() + &of("eddsa", "jwk")),
-        ("secret_jwt", token_url + &secret_jwt),
+        ("hs256", token_url.clone() + &secret_jwt("secret_jwt")),
+        ("hs384", issuer.clone() + &secret_jwt("secret_jwt_384")),
+        ("hs512", token_url + &secret_jwt("secret_jwt_512")),
         ("mtls", mutual + &mtls),
         ("mtls_alias", issuer + &mtls),
     ];
