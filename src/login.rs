@@ -51,11 +51,19 @@ pub struct Terms<'a> {
 #[derive(Debug, Error)]
 pub enum LoginError {
     /// Nothing says where a person could sign in.
+    #[error("the identity provider offers no {way} that bearerd knows of; {instead}")]
+    NotOffered {
+        /// What is missing.
+        way: &'static str,
+        /// What to write, or to leave out.
+        instead: String,
+    },
+    /// What the metadata says is no address that could be shown.
     #[error(
-        "the identity provider offers no {0} that bearerd knows of; write {1}, or issuer if its \
-         metadata names it"
+        "the address to sign in at is none that a terminal could show as it is; check \
+         authorization_url, or the issuer's metadata"
     )]
-    NotOffered(&'static str, &'static str),
+    Unshowable,
     /// PKCE would be sent in the clear.
     #[error("the identity provider knows PKCE without S256 only, which protects nothing")]
     OnlyPlain,
@@ -121,7 +129,7 @@ enum Chosen<'s> {
 fn choose<'s>(sign_in: &'s SignIn, terms: &Terms<'_>) -> Result<Chosen<'s>, LoginError> {
     let login = sign_in.login();
     let code = match &login.code {
-        Some(code) if sign_in.text(&code.url)?.is_some() => Some(Chosen::Code(code)),
+        Some(code) if sign_in.url(&code.url)?.is_some() => Some(Chosen::Code(code)),
         _ => None,
     };
     let device = match &login.device {
@@ -133,21 +141,49 @@ fn choose<'s>(sign_in: &'s SignIn, terms: &Terms<'_>) -> Result<Chosen<'s>, Logi
         _ => None,
     };
     match terms.way {
-        Some(Way::Code) => {
-            code.ok_or(LoginError::NotOffered("authorization endpoint", "authorization_url"))
+        Some(Way::Code) => code.ok_or_else(|| not_offered(sign_in, Way::Code)),
+        Some(Way::Device) => device.ok_or_else(|| not_offered(sign_in, Way::Device)),
+        None => {
+            let first = if terms.browser && browser::can_be_opened() {
+                code.or(device)
+            } else {
+                device.or(code)
+            };
+            first.or(second_step).ok_or_else(|| nowhere(sign_in))
         }
-        Some(Way::Device) => {
-            device.ok_or(LoginError::NotOffered("device flow", "device_authorization_url"))
-        }
-        None if terms.browser && browser::can_be_opened() => {
-            code.or(device).or(second_step).ok_or(LOGIN_NOWHERE)
-        }
-        None => device.or(code).or(second_step).ok_or(LOGIN_NOWHERE),
     }
 }
 
-const LOGIN_NOWHERE: LoginError =
-    LoginError::NotOffered("login", "authorization_url or device_authorization_url");
+/// Nothing says where a person signs in that way; what can be done about it depends on whether the
+/// credential has a key for it.
+fn not_offered(sign_in: &SignIn, way: Way) -> LoginError {
+    let (what, key, flag) = match way {
+        Way::Code => ("authorization endpoint", "authorization_url", "--code"),
+        Way::Device => ("device flow", "device_authorization_url", "--device"),
+    };
+    let instead = if sign_in.is_plain() {
+        format!("write {key}, or issuer if its metadata names it")
+    } else if sign_in.has_key(key) {
+        format!("write {key}")
+    } else {
+        format!("leave {flag} out")
+    };
+    LoginError::NotOffered { way: what, instead }
+}
+
+fn nowhere(sign_in: &SignIn) -> LoginError {
+    let key =
+        ["authorization_url", "device_authorization_url"].iter().find(|key| sign_in.has_key(key));
+    let instead = match key {
+        _ if sign_in.is_plain() => {
+            "write authorization_url or device_authorization_url, or issuer if its metadata names one"
+                .to_owned()
+        }
+        Some(key) => format!("write {key}"),
+        None => "check what the [login] of its dialect needs".to_owned(),
+    };
+    LoginError::NotOffered { way: "login", instead }
+}
 
 /// Keeps what came, if it is what a login is for.
 async fn keep(fetched: &Fetched, terms: &Terms<'_>) -> Result<(), LoginError> {

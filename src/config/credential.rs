@@ -107,7 +107,7 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     };
     let custom = if provider == "custom" { section.take("dialect") } else { None };
     let dialect_file = custom.and_then(|item| item.path());
-    let login = login::read(&section, &speaks);
+    let login = login::read(&section, &speaks, &params);
     let values = values(&speaks, &section, allow_plaintext?);
     section.finish();
     let values = values?;

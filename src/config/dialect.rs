@@ -50,8 +50,9 @@ pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
     let flow = root
         .require("flow", "flow = { obtain = [\"NAME\"] }")
         .and_then(|item| flow(&item, exchanges.as_deref()?));
-    let login =
-        root.take("login").map_or(Some(None), |item| login(&item, exchanges.as_deref()?).map(Some));
+    let login = root
+        .take("login")
+        .map_or(Some(None), |item| login(&item, keys.as_deref()?, exchanges.as_deref()?).map(Some));
     if let (Some(exchanges), Some(flow), Some(login)) = (&exchanges, &flow, &login) {
         sound::flow(&root, exchanges, flow, login.as_ref());
     }

@@ -10,8 +10,8 @@ use tracing::debug;
 use super::loopback::{Expected, Loopback};
 use super::page::Ending;
 use super::pkce::{Verifier, random};
-use super::terminal::say;
-use super::{LoginError, Terms, browser, keep};
+use super::terminal::{say, shown};
+use super::{LoginError, Terms, Way, browser, keep, not_offered};
 use crate::secret::Secret;
 use crate::source::Fetched;
 use crate::source::dialect::login::CodeLogin;
@@ -71,8 +71,8 @@ fn authorization_url(
     loopback: &Loopback,
     verifier: &Verifier,
 ) -> Result<String, LoginError> {
-    let nowhere = LoginError::NotOffered("authorization endpoint", "authorization_url");
-    let mut url = sign_in.text(&way.url)?.ok_or(nowhere)?.to_string();
+    let mut url =
+        sign_in.url(&way.url)?.ok_or_else(|| not_offered(sign_in, Way::Code))?.to_string();
     let mut query = Serializer::new(String::new());
     query.append_pair("response_type", "code");
     for (name, template) in &way.query {
@@ -89,7 +89,8 @@ fn authorization_url(
     // RFC 6749 §3.1: a query that the endpoint has is kept.
     url.push(if url.contains('?') { '&' } else { '?' });
     url.push_str(&query.finish());
-    Ok(url)
+    // Its beginning may be the metadata's.
+    shown(&url).map(str::to_owned).ok_or(LoginError::Unshowable)
 }
 
 fn instructions(url: &str, terms: &Terms<'_>) -> String {

@@ -198,7 +198,7 @@ impl Desk {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
         let ours = request.method() == Method::GET
-            && host == Some(self.host.as_bytes())
+            && host.is_some_and(|host| is(host, &self.host))
             && request.uri().path() == self.path;
         if !ours {
             return response(StatusCode::NOT_FOUND, "text/plain", "no such page\n".to_owned());
@@ -224,6 +224,12 @@ impl Desk {
         }
         told.await.unwrap_or(Ending::Failed)
     }
+}
+
+/// Whether `host` names `place`; browsers leave out the scheme's usual port (RFC 9110 §4.2.3).
+fn is(host: &[u8], place: &str) -> bool {
+    host == place.as_bytes()
+        || place.strip_suffix(":80").is_some_and(|name| host == name.as_bytes())
 }
 
 impl Expected {
@@ -362,6 +368,22 @@ mod tests {
         assert_eq!(read(&promised, silent), "mixed up");
         let error = "error=access_denied&state=the-state&iss=https://evil";
         assert_eq!(read(&known, error), "mixed up");
+    }
+
+    #[test]
+    fn the_usual_port_may_be_left_out_of_host_and_no_other() {
+        for (host, place, same) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1", "127.0.0.1:80", true),
+            ("[::1]", "[::1]:80", true),
+            ("localhost", "localhost:80", true),
+            ("127.0.0.1", "127.0.0.1:8080", false),
+            ("127.0.0.1:8", "127.0.0.1:80", false),
+            ("evil.example", "localhost:80", false),
+            ("", "localhost:80", false),
+        ] {
+            assert_eq!(is(host.as_bytes(), place), same, "{host} at {place}");
+        }
     }
 
     #[tokio::test]

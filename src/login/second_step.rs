@@ -17,9 +17,9 @@ pub(super) async fn sign_in(
         .and_then(|document| document.text(&way.token).map(|text| Secret::new(text.to_owned())));
     let fetched = match wanted {
         Some(token) if sign_in.read(exchange, &answer, now).is_err() => {
-            let code = ask(&format!("Code of the second factor for {}: ", terms.name));
+            let code = ask(format!("Code of the second factor for {}: ", terms.name)).await;
             let code = code.map_err(|error| LoginError::NoCode(Some(error)))?;
-            let code = Secret::new(code.ok_or(LoginError::NoCode(None))?);
+            let code = code.ok_or(LoginError::NoCode(None))?;
             let made = [("mfa_token", token.expose()), ("mfa_code", code.expose())];
             let (exchange, answer, now) = sign_in.send(&way.exchanges, &made, None).await?;
             sign_in.read(exchange, &answer, now)?

@@ -64,7 +64,9 @@ pub fn render(
     Ok(TokenRequest { method: exchange.method.clone(), uri, headers, body })
 }
 
-fn in_url(dialect: &Dialect, key: &str, value: &str) -> String {
+/// The value of `key` as it stands in a URL.
+#[must_use]
+pub fn in_url(dialect: &Dialect, key: &str, value: &str) -> String {
     match dialect.keys.iter().find(|spec| spec.name == key).map(|spec| spec.kind) {
         Some(Kind::Host | Kind::Path | Kind::Url) => value.to_owned(),
         _ => utf8_percent_encode(value, SEGMENT).to_string(),

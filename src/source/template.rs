@@ -82,6 +82,14 @@ impl Template {
         }
     }
 
+    /// What stands between the placeholders, in order.
+    pub fn literals(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Literal(literal) => Some(literal.as_str()),
+            Piece::Key(_) => None,
+        })
+    }
+
     /// The placeholders, in order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|piece| match piece {

@@ -8,6 +8,7 @@ mod dialects;
 mod example;
 mod exchanges;
 mod fallbacks;
+mod logins;
 mod mistakes;
 mod programs;
 mod routes;

@@ -111,6 +111,12 @@ impl Login {
         self.line("http")
     }
 
+    /// Waits for a text that need not end a line.
+    pub fn asks(&self, text: &str) {
+        let so_far = self.out.wait_until(|out| out.contains(text));
+        assert!(so_far.contains(text), "it ended: {so_far}");
+    }
+
     /// Types a line.
     pub fn write(&mut self, line: &str) {
         use std::io::Write;
@@ -124,7 +130,13 @@ impl Login {
 
     /// Ctrl-C.
     pub fn interrupt(&self) {
-        let sent = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        self.signal("INT");
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
         assert!(sent.expect("kill runs").success());
     }
 

@@ -3,29 +3,29 @@
 use crate::config::reader::{Item, Section};
 use crate::config::{LoginConfig, Redirect};
 use crate::source::dialect::Dialect;
+use crate::source::dialect::login::{Login, RESERVED};
 use crate::source::template::{Value, Values};
 
-/// What the login itself puts into the authorization request: not for a configuration to say.
-const RESERVED: [&str; 7] = [
-    "client_id",
-    "code_challenge",
-    "code_challenge_method",
-    "redirect_uri",
-    "response_type",
-    "scope",
-    "state",
-];
+/// Parameters that have keys of their own.
+const OWN_KEYS: [&str; 2] = ["client_id", "scope"];
+/// The same, which go along from there (RFC 8707 §2.1).
+const GO_ALONG: [&str; 2] = ["audience", "resource"];
 
-/// The keys of a login, where the dialect has one that uses them; `None` after a mistake.
-pub(super) fn read(section: &Section<'_>, dialect: &Dialect) -> Option<LoginConfig> {
+/// The keys of a login, where the dialect has one that uses them; `None` after a mistake. `params` are
+/// those of the token request.
+pub(super) fn read(
+    section: &Section<'_>,
+    dialect: &Dialect,
+    params: &[(String, String)],
+) -> Option<LoginConfig> {
     let login = dialect.login.as_ref();
     let code = login.is_some_and(|login| login.code.is_some());
     let device = login.is_some_and(|login| login.device.is_some());
     let redirect = code.then(|| section.take("redirect_url")).flatten();
-    let params = (code || device).then(|| section.take("authorization_params")).flatten();
+    let extra = (code || device).then(|| section.take("authorization_params")).flatten();
     let redirect = redirect.map_or(Some(Redirect::default()), |item| redirect_url(&item));
-    let authorization_params = params.map_or(Some(Vec::new()), |item| parameters(&item));
-    Some(LoginConfig { redirect: redirect?, authorization_params: authorization_params? })
+    let extra = extra.map_or(Some(Vec::new()), |item| parameters(&item, login, params));
+    Some(LoginConfig { redirect: redirect?, authorization_params: extra? })
 }
 
 /// Whether what a credential says leaves a person a way to sign in, as far as that is known before the
@@ -46,7 +46,7 @@ fn redirect_url(item: &Item<'_>) -> Option<Redirect> {
     let redirect = redirect(&text);
     if redirect.is_none() {
         item.wrong(
-            "is no address on this machine; write \"http://127.0.0.1/callback\", with a port if the \
+            "is no plain address on this machine; write \"http://127.0.0.1/callback\", with a port if the \
              identity provider wants an exact one, or [::1] or localhost for 127.0.0.1",
         );
     }
@@ -60,20 +60,40 @@ fn redirect(text: &str) -> Option<Redirect> {
         ["127.0.0.1", "[::1]", "localhost"].into_iter().find(|h| authority.starts_with(h))?;
     let port = match &authority[host.len()..] {
         "" => None,
-        port => Some(port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?),
+        port => {
+            let digits = port.strip_prefix(':').filter(|port| !port.starts_with('+'))?;
+            Some(digits.parse().ok().filter(|port| *port != 0)?)
+        }
     };
-    let sendable = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'"' | b'<');
+    // What a browser would send otherwise than it is written, or not at all.
+    let changed = |byte: u8| !byte.is_ascii_graphic() || b"?#\"<>`{}^|\\".contains(&byte);
+    let dots = |part: &str| matches!(&*part.to_ascii_lowercase().replace("%2e", "."), "." | "..");
+    let kept = !path.bytes().any(changed) && !path.split('/').any(dots);
     let host = Some(host.to_owned());
-    path.bytes().all(sendable).then(|| Redirect { host, port, path: path.to_owned() })
+    kept.then(|| Redirect { host, port, path: path.to_owned() })
 }
 
-fn parameters(item: &Item<'_>) -> Option<Vec<(String, String)>> {
+/// RFC 6749 §3.1: no parameter twice.
+fn parameters(
+    item: &Item<'_>,
+    login: Option<&Login>,
+    params: &[(String, String)],
+) -> Option<Vec<(String, String)>> {
+    let query = || login.and_then(|login| login.code.as_ref()).into_iter().flat_map(|c| &c.query);
     let parameter = |(name, item): (String, Item<'_>)| {
-        if RESERVED.contains(&name.as_str()) {
-            item.wrong("is made by the login itself; leave it out");
-            return None;
+        let made = RESERVED.contains(&name.as_str()) || query().any(|(own, _)| *own == name);
+        let goes_along =
+            GO_ALONG.contains(&name.as_str()) && params.iter().any(|(sent, _)| *sent == name);
+        if OWN_KEYS.contains(&name.as_str()) {
+            item.wrong("has a key of its own; write it there");
+        } else if made {
+            item.wrong("is for the login itself to say; leave it out");
+        } else if goes_along {
+            item.wrong("goes along with the sign-in already; leave it out");
+        } else {
+            return Some((name, item.text()?));
         }
-        Some((name, item.text()?))
+        None
     };
     item.section()?.entries().into_iter().map(parameter).collect()
 }
@@ -96,10 +116,20 @@ mod tests {
             ("http://127.0.0.1.evil.example/", None),
             ("http://localhost@evil.example/", None),
             ("http://127.0.0.1:0/", None),
+            ("http://127.0.0.1:+80/", None),
             ("http://127.0.0.1:99999/", None),
             ("http://127.0.0.1/?a=b", None),
             ("http://10.0.0.1/", None),
             ("com.example:/callback", None),
+            ("http://127.0.0.1:80/callback", here("127.0.0.1", Some(80), "/callback")),
+            ("http://127.0.0.1/a%20b/~c", here("127.0.0.1", None, "/a%20b/~c")),
+            ("http://127.0.0.1/a/../b", None),
+            ("http://127.0.0.1/a/%2e%2E/b", None),
+            ("http://127.0.0.1/.", None),
+            ("http://127.0.0.1/{tenant}", None),
+            ("http://127.0.0.1/a\\b", None),
+            ("http://127.0.0.1/a b", None),
+            ("http://127.0.0.1/é", None),
         ] {
             assert_eq!(read(text), meant, "{text}");
         }

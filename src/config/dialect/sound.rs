@@ -62,12 +62,14 @@ pub(super) fn exchange(item: &Item<'_>, exchange: &Exchange, keys: &[Key]) {
             ));
         }
     }
-    url(item, &exchange.url, keys);
+    if let Some(problem) = url(&exchange.url, keys, "{host}/token") {
+        item.wrong(format!("has a url {problem}"));
+    }
 }
 
 /// A URL begins with its scheme, or with a key that has one; and secrets do not go over a network in
-/// plaintext.
-fn url(item: &Item<'_>, url: &Template, keys: &[Key]) {
+/// plaintext. What is wrong with this one, and what to write, such as `example`.
+pub(super) fn url(url: &Template, keys: &[Key], example: &str) -> Option<String> {
     let literal = url.beginning();
     let first = url.keys().next().filter(|_| literal.is_empty());
     let told = first
@@ -78,10 +80,10 @@ fn url(item: &Item<'_>, url: &Template, keys: &[Key]) {
     let ends = |rest: &str| rest.is_empty() || rest.starts_with(['/', ':', '?']);
     let local = LOCAL.iter().filter_map(after).any(ends) && !literal.contains('@');
     if plain.is_some() && !local {
-        item.wrong("has a url in plaintext; write https://");
-    } else if !(told || local || literal.starts_with("https://")) {
-        item.wrong("has a url that does not begin with https:// or a host; write \"{host}/token\"");
+        return Some("in plaintext; write https://".to_owned());
     }
+    let begun = told || local || literal.starts_with("https://");
+    (!begun).then(|| format!("that does not begin with https:// or a host; write {example:?}"))
 }
 
 /// Exchanges that nobody sends, and tokens that are not there yet.
@@ -93,10 +95,12 @@ pub(super) fn flow(root: &Section<'_>, exchanges: &[Exchange], flow: &Flow, logi
     };
     for exchange in exchanges {
         let Some(item) = section.take(&exchange.name) else { continue };
-        let obtains = flow.obtain.iter().any(|one| one.name == exchange.name);
+        let same = |one: &Exchange| one.name == exchange.name;
+        let obtains = flow.obtain.iter().any(same);
+        let signs_in = login.is_some_and(|login| login.exchanges().any(same));
         if !sent().any(|one| one.name == exchange.name) {
             item.wrong("is not in the flow; write it into flow.obtain, or leave it out");
-        } else if obtains && exchange.mentions("access_token") {
+        } else if (obtains || signs_in) && exchange.mentions("access_token") {
             item.wrong("obtains a token and uses {access_token}, which is there only after that");
         } else if let Some(made) = MADE.iter().find(|made| obtains && exchange.mentions(made)) {
             item.wrong(format!("uses {{{made}}}, which only a [login] has; leave it out of flow"));

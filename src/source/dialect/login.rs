@@ -8,6 +8,24 @@ use crate::source::template::Template;
 pub const MADE: [&str; 6] =
     ["code", "redirect_uri", "code_verifier", "device_code", "mfa_token", "mfa_code"];
 
+/// Parameters of the authorization request that the login itself makes, or that would undo it.
+pub const RESERVED: [&str; 11] = [
+    "code_challenge",
+    "code_challenge_method",
+    "redirect_uri",
+    "response_type",
+    "state",
+    // The answer has to come in the query: nothing else reaches the port that waits for it.
+    "response_mode",
+    // RFC 9101 §6.3: what such an object says counts in place of all of these.
+    "request",
+    "request_uri",
+    // RFC 6749 §2.3.1: clients prove who they are in the token request, never in a URL.
+    "client_assertion",
+    "client_assertion_type",
+    "client_secret",
+];
+
 /// How a person signs in; the ways that are `None` do not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {

@@ -9,7 +9,7 @@ use crate::source::dialect::Exchange;
 use crate::source::dialect::login::Login;
 use crate::source::discovery::Discovery;
 use crate::source::template::{Rendered, Template};
-use crate::source::{Attempt, Class, FetchError, Fetched, Reason};
+use crate::source::{Attempt, Class, FetchError, Fetched, Reason, exchange};
 
 /// A source that a person signs in to.
 pub struct SignIn {
@@ -34,7 +34,7 @@ impl SignIn {
         source.prepare_prover()?;
         let mut sign_in = Self { source, login };
         if let (Some(issuer), None) = (&sign_in.login.issuer, &sign_in.source.endpoints) {
-            let issuer = issuer.render(&sign_in.values(&[])?, |_, value| value.to_owned());
+            let issuer = sign_in.url(issuer)?;
             let known = |key: &str| sign_in.source.values.contains_key(key);
             if let (Some(issuer), false) = (issuer, known("authorization_url")) {
                 let discovery = Discovery { mutual_tls: false };
@@ -43,6 +43,18 @@ impl SignIn {
             }
         }
         Ok(Some(sign_in))
+    }
+
+    /// Whether it speaks plain OAuth 2.0, no dialect of a vendor's or a user's own.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.source.dialect.name == "oauth2"
+    }
+
+    /// Whether the credential may say `key`.
+    #[must_use]
+    pub fn has_key(&self, key: &str) -> bool {
+        self.source.dialect.keys.iter().any(|known| known.name == key)
     }
 
     /// What the dialect says about logins.
@@ -73,6 +85,15 @@ impl SignIn {
         let made = |key: &str| values.get(key).or_else(|| is_made(key).then_some(""));
         let url = |exchange: &Exchange| exchange.url.keys().all(|key| values.get(key).is_some());
         Ok(exchanges.iter().any(|exchange| exchange.applies(made) && url(exchange)))
+    }
+
+    /// The URL of `template`; `None` if a placeholder has no value.
+    ///
+    /// # Errors
+    /// A secret cannot be read.
+    pub fn url(&self, template: &Template) -> Result<Option<Zeroizing<String>>, FetchError> {
+        let encode = |key: &str, value: &str| exchange::in_url(&self.source.dialect, key, value);
+        Ok(template.render(&self.values(&[])?, encode))
     }
 
     /// The text of `template`; `None` if a placeholder has no value.

@@ -3,6 +3,7 @@
 
 mod endings;
 mod faults;
+mod logins;
 
 use std::sync::Arc;
 

@@ -348,3 +348,30 @@ async fn what_keeps_a_person_from_signing_in_is_told_at_once() {
     }
     assert_eq!(stage.idp.token_requests(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_a_terminal_would_act_on_is_not_shown() {
+    let stage = stage("");
+    stage.idp.set_metadata(
+        json!({ "authorization_endpoint": format!("{}/caf\u{e9}?x", stage.idp.url()) }),
+    );
+    let (code, out, errors) = Login::start(&stage.home, &["--code"]).end();
+    assert_eq!((code, out.as_str()), (1, ""), "{errors}");
+    assert!(errors.contains("none that a terminal could show as it is"), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_and_cannot_be_stored_is_told_to_page_and_person() {
+    let stage = stage("");
+    let login = Login::start(&stage.home, &["--code"]);
+    let url = login.url();
+    // A directory in the way cannot be replaced by a file.
+    std::fs::create_dir(stage.home.path("store.json.login")).unwrap();
+    assert_eq!(Browser::default().open(&url).await.status, 502);
+    let (code, _, errors) = login.end();
+    assert_eq!(code, 1);
+    let told =
+        "bearerd: the refresh token that came could not be stored; sign in again: cannot replace ";
+    assert!(errors.contains(told), "{errors}");
+    assert_eq!(errors.matches("sign in again").count(), 1, "{errors}");
+}

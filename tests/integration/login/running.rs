@@ -46,6 +46,8 @@ async fn a_dead_refresh_token_is_mended_by_the_command_that_is_told_while_reques
     assert!(line.contains(&format!("\"remedy\":\"{command}\"")), "{line}");
     let help = daemon.admin("/metrics").await.text();
     assert!(help.contains("bearerd login --config FILE CREDENTIAL"), "{help}");
+    let series = format!("bearerd_login_info{{command=\"{command}\",credential=\"c\"}} 1");
+    assert!(help.contains(&series), "{help}");
     // Requests all the while.
     let (over, served, refused) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let load = Arc::new((over, served, refused));
@@ -197,6 +199,7 @@ async fn where_nobody_can_sign_in_no_command_is_promised() {
     let last = daemon.status().await["credentials"][0]["last"].clone();
     assert_eq!((&last["needs_operator"], &last["remedy"]), (&true.into(), &().into()));
     assert!(!daemon.logs().contains("bearerd login"));
+    assert!(!daemon.admin("/metrics").await.text().contains("bearerd_login_info{"));
     let (code, _, errors) = bearerd(&[
         "login",
         "--config",
@@ -212,4 +215,27 @@ async fn check_names_the_command_too() {
     let path = stage.home.write("bearerd.toml", &config);
     let (code, out, _) = bearerd(&["check", "--config", &path, "--fetch"]);
     assert!(code == 1 && out.contains(&format!("; run bearerd login --config {path} c")), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_the_wait_for_a_daemon_that_is_slow_to_take_a_login_up() {
+    let (stage, config) = dead();
+    let daemon = Daemon::start_with(&stage.home, &config);
+    eventually("a person is needed", async || needs_operator(&daemon).await).await;
+    for signal in ["INT", "TERM"] {
+        daemon.signal("STOP");
+        let login = Login::start(&stage.home, &["--code"]);
+        assert_eq!(Browser::default().open(&login.url()).await.status, 200);
+        login.line("Signed in.");
+        login.signal(signal);
+        let (code, out, errors) = login.end();
+        assert_eq!(code, 0, "{errors}");
+        assert!(out.ends_with(&format!(", for process {} to take up.\n", daemon.pid())), "{out}");
+        // It is durable: nothing was lost.
+        assert!(stage.home.path("store.json.login").exists());
+        daemon.signal("CONT");
+        eventually("taken up", async || !stage.home.path("store.json.login").exists()).await;
+    }
+    eventually("well", async || !needs_operator(&daemon).await).await;
+    assert_eq!(Some(stored(&stage.home)), stage.idp.current_refresh_token());
 }

@@ -36,6 +36,21 @@ async fn v2_the_code_of_the_second_factor_is_asked_for_on_the_terminal() {
     login.hang_up();
     let (code, _, errors) = login.end();
     assert!(code == 1 && errors.contains("no code was given"), "{errors}");
+    // Whoever changes his mind at the question gets out.
+    for signal in ["INT", "TERM", "HUP"] {
+        let login = Login::start(&rig.home, &[]);
+        login.asks("Code of the second factor for c: ");
+        login.signal(signal);
+        let (code, _, errors) = login.end();
+        assert_eq!(code, 130, "{signal}: {errors}");
+        assert!(errors.ends_with("bearerd: interrupted; nothing was kept\n"), "{errors}");
+        assert!(!rig.home.path("store.json.login").exists());
+    }
+    // There is no other way.
+    for (flag, told) in [("--code", "leave --code out"), ("--device", "leave --device out")] {
+        let (code, out, errors) = Login::start(&rig.home, &[flag]).end();
+        assert!(code == 1 && out.is_empty() && errors.contains(told), "{errors}");
+    }
     // A wrong code, then the right one.
     for (typed, exit) in [("000000", 1), ("123456", 0)] {
         let mut login = Login::start(&rig.home, &[]);
@@ -140,4 +155,36 @@ async fn a_dialect_of_ones_own_can_have_a_login() {
     assert_eq!(sent["proof"].as_str().map(str::len), Some(43));
     let daemon = rig.started(&credential).await;
     assert_eq!(daemon.get("/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_dialect_has_no_login_or_lacks_something_for_it_that_is_said() {
+    for (lines, told) in [
+        (
+            "provider = \"servicemax-max\"\nhost = \"h.example\"\nclient_id = \"i\"\n\
+             refresh_token = SECRET",
+            "servicemax-max has no [login]; put a new refresh_token in place",
+        ),
+        (
+            "provider = \"vmware-csp\"\napi_token = SECRET",
+            "vmware-csp has no [login]: it takes no person",
+        ),
+        (
+            "provider = \"veeam-azure\"\nhost = \"h.example\"\nrefresh_token = SECRET",
+            "the [login] of veeam-azure needs password and username",
+        ),
+        (
+            "provider = \"tencent-ciam\"\nhost = \"h.example\"\nclient_id = \"i\"\n\
+             client_secret = SECRET\ngrant = \"client_credentials\"",
+            "what is chosen in it takes no person",
+        ),
+        ("provider = \"exec\"\ncommand = [\"/bin/true\"]", "its tokens come from elsewhere"),
+    ] {
+        let rig = Rig::new();
+        let lines = lines.replace("SECRET", &rig.secret("secret", "s"));
+        rig.home.write("bearerd.toml", &rig.config(&lines));
+        let (code, out, errors) = Login::start(&rig.home, &[]).end();
+        assert_eq!((code, out.as_str()), (64, ""), "{errors}");
+        assert!(errors.contains(&format!("nobody can sign in for c: {told}\n")), "{errors}");
+    }
 }
