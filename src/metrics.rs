@@ -37,6 +37,7 @@ pub struct Metrics {
     store_writes: IntCounterVec,
     store_unsynced: IntGaugeVec,
     needs_operator: IntGaugeVec,
+    login: IntGaugeVec,
     adopted: IntCounterVec,
     reloads: IntCounterVec,
 }
@@ -58,6 +59,7 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             register(&registry, HistogramVec::new(options, labels))
         };
+        let (needs_operator, login) = for_a_person(&registry)?;
         let metrics = Self {
             requests: counter(
                 "bearerd_requests_total",
@@ -127,12 +129,8 @@ impl Metrics {
                 "1 while the newest refresh token is in memory only.",
                 &["credential"],
             )?,
-            needs_operator: gauge(
-                "bearerd_needs_operator",
-                "1 while only a person can help, usually by: bearerd login --config FILE CREDENTIAL; \
-                 /status has the whole command.",
-                &["credential"],
-            )?,
+            needs_operator,
+            login,
             adopted: counter(
                 "bearerd_tokens_adopted_total",
                 "Tokens that another process had fetched and shared.",
@@ -217,6 +215,14 @@ impl Metrics {
         let _ = self.needs_operator.remove_label_values(&[name]);
     }
 
+    /// Tells by which command a person signs in, for each credential where one can; for no other.
+    pub fn logins<'c>(&self, commands: impl Iterator<Item = (&'c str, String)>) {
+        self.login.reset();
+        for (credential, command) in commands {
+            self.login.with_label_values(&[credential, command.as_str()]).set(1);
+        }
+    }
+
     /// A refusal's counter; `reason` is from a closed set.
     #[must_use]
     pub fn refused(&self, reason: &str) -> IntCounter {
@@ -227,6 +233,21 @@ impl Metrics {
     pub fn reloaded(&self, ok: bool) {
         self.reloads.with_label_values(&[if ok { "ok" } else { "failed" }]).inc();
     }
+}
+
+/// Whether a person is needed, and what that person does.
+fn for_a_person(registry: &Registry) -> prometheus::Result<(IntGaugeVec, IntGaugeVec)> {
+    let needed = Opts::new(
+        "bearerd_needs_operator",
+        "1 while only a person can help, usually by: bearerd login --config FILE CREDENTIAL; \
+         bearerd_login_info has the whole command.",
+    );
+    let command = Opts::new(
+        "bearerd_login_info",
+        "Always 1: the command by which a person signs in, where one can.",
+    );
+    let needed = register(registry, IntGaugeVec::new(needed, &["credential"]))?;
+    Ok((needed, register(registry, IntGaugeVec::new(command, &["credential", "command"]))?))
 }
 
 fn register<M: prometheus::core::Collector + Clone + 'static>(

@@ -221,6 +221,9 @@ impl Refreshers {
         let configured: Vec<&str> = config.credentials.iter().map(|c| c.name.as_str()).collect();
         let gone = names.iter().filter(|name| !configured.contains(&name.as_str()));
         gone.for_each(|name| self.metrics.forget(name));
+        let command = |c: &'_ CredentialConfig| remedy(c, &self.file);
+        let logins = config.credentials.iter().filter_map(|c| Some((c.name.as_str(), command(c)?)));
+        self.metrics.logins(logins);
         let credentials: Vec<_> = self.running.iter().map(|r| r.credential.clone()).collect();
         self.subjects.set(&credentials);
         credentials

@@ -75,7 +75,9 @@ fn load(text: &str) -> Config {
         "private_key": key, "private_key_id": "1" });
     home.write("var/run/secrets/google/key.json", &service_account.to_string());
     let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-    home.write("var/run/secrets/many/store-key", key);
+    for name in ["many", "pods"] {
+        home.write(&format!("var/run/secrets/{name}/store-key"), key);
+    }
     home.write("etc/bearerd/acme.toml", DIALECT);
     home.load(&text).unwrap_or_else(|told| panic!("{told}"))
 }

@@ -109,6 +109,9 @@ def test_the_health_check_asks_the_program(containers, image, tmp_path):
     try:
         containers.podman("wait", "--condition", "running", "health", timeout=20)
         assert until_healthy(containers), containers.podman("logs", "health").stderr
+        # By name, as /status and the alert tell the command for a login.
+        said = containers.podman("exec", "health", "bearerd", "--version").stdout
+        assert said.startswith("bearerd "), said
         containers.podman("pause", "health")
         assert containers.podman("healthcheck", "run", "health", check=False).returncode != 0
     finally:
