@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::{USAGE, complain};
 use crate::clock::Moment;
-use crate::config::{self, Config, Limits, SourceConfig};
+use crate::config::{self, Config, SourceConfig};
 use crate::credential::directory::Directory;
 use crate::metrics::Metrics;
 use crate::proxy::footprint::Footprint;
@@ -23,7 +23,7 @@ pub(super) fn run(path: &Path, fetch: bool) -> ExitCode {
         }
     };
     let mut out = std::io::stdout().lock();
-    let _ = write!(out, "{}\n{}", tables(&config), memory(&config.server.limits));
+    let _ = write!(out, "{}\n{}", tables(&config), memory(&config));
     for warning in &config.warnings {
         let _ = writeln!(out, "warning: {warning}");
     }
@@ -93,8 +93,8 @@ fn tables(config: &Config) -> String {
 }
 
 /// What the limits come to, in MiB.
-fn memory(limits: &Limits) -> String {
-    let footprint = Footprint::of(limits);
+fn memory(config: &Config) -> String {
+    let footprint = Footprint::of(config);
     let mib = |bytes: usize| bytes.div_ceil(1 << 20);
     let kib = |bytes: usize| bytes.div_ceil(1 << 10);
     format!(

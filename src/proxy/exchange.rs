@@ -292,6 +292,7 @@ fn reason(error: &UpstreamError) -> Reason {
         UpstreamError::Unreachable(_) => Reason::UpstreamUnreachable,
         // The caller's body broke off, or its chunks are none (RFC 9112 §7.1).
         UpstreamError::Caller(_) | UpstreamError::CallerLength => return Reason::BadRequest,
+        UpstreamError::CallerTimeout => return Reason::BodyTimeout,
         UpstreamError::Broken(_) | UpstreamError::Malformed(_) | UpstreamError::Http2(_) => {
             Reason::UpstreamProtocol
         }

@@ -1,23 +1,24 @@
 //! The most memory that callers and upstreams can make bearerd use, from the configured bounds.
 //!
-//! Usual connections take a small part of it: an idle one some 16 KiB. It is what they come to if all
-//! of them do harm at once.
+//! It is what connections come to if all of them do harm at once, in both directions: usual ones take
+//! a small part of it, an idle one some 4 KiB. Every term is room that somebody can fill.
 
 use super::connection::http2::{CONNECTION_WINDOW, SEND_BUFFER};
-use super::upstream::http1;
-use crate::config::Limits;
+use super::replay::PIECE;
+use super::upstream::{http1, http2};
+use crate::config::{Config, Limits, Listen, RouteConfig};
 
 /// The program, its threads and its pools, before anybody connects.
 const BASE: usize = 32 << 20;
-/// TLS records that are being put together, on both sides of an exchange.
-const TLS: usize = 192 << 10;
+/// TLS records that are being put together, on one side of an exchange.
+const TLS: usize = 96 << 10;
 /// Futures, maps of fields, what the allocator cannot use.
 const OVERHEAD: usize = 64 << 10;
 
 /// Bytes that can be in use at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
-    /// Without any connection.
+    /// Without any caller: the program, and what HTTP/2 connections to upstreams hold for all of them.
     pub base: usize,
     /// For each HTTP/1 connection, with the request on it.
     pub http1: usize,
@@ -30,18 +31,22 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Under `limits`.
+    /// Under the limits of `config`.
     #[must_use]
-    pub fn of(limits: &Limits) -> Self {
-        // Towards the upstream: what was read and not passed on, and what was not written yet.
-        let call = 2 * http1::MAX_BUFFERED;
-        let request = limits.head_bytes + call + OVERHEAD;
+    pub fn of(config: &Config) -> Self {
+        let limits = &config.server.limits;
+        let callers_tls =
+            config.server.listen.iter().any(|listen| matches!(listen, Listen::Tls(_)));
+        let upstreams_tls = config.routes.iter().any(|route| route.upstream.tls.is_some());
+        let of_callers = if callers_tls { TLS } else { 0 };
+        let call = asking(limits).max(answering(limits)) + if upstreams_tls { TLS } else { 0 };
+        let shared = config.routes.iter().filter(|route| may_speak_http2(route)).count();
         let streams = limits.http2_streams as usize;
+        let stream = call + SEND_BUFFER + OVERHEAD;
         Self {
-            base: BASE,
-            // hyper bounds what it has read and what it has to write by the size of a head.
-            http1: 2 * limits.head_bytes + request + TLS,
-            http2: CONNECTION_WINDOW as usize + streams * (request + SEND_BUFFER) + TLS,
+            base: BASE + config.server.threads * shared * http2::MAX_BUFFERED,
+            http1: blocks_of_caller(limits) + call + OVERHEAD + of_callers,
+            http2: CONNECTION_WINDOW as usize + streams * stream + of_callers,
             copies: limits.replay_bytes,
             connections: limits.connections,
         }
@@ -57,5 +62,72 @@ impl Footprint {
     #[must_use]
     pub fn with_http2(&self) -> usize {
         self.base + self.copies + self.connections.saturating_mul(self.http2)
+    }
+}
+
+/// hyper reads an HTTP/1 caller into blocks of this size at most. Three can be in use: the one that is
+/// read into, and one for each of the two frames of a body that are on their way through.
+fn blocks_of_caller(limits: &Limits) -> usize {
+    3 * limits.head_bytes
+}
+
+/// Until the response has begun: the request's fields, the same as they are written, a piece of a copy
+/// that is sent again, and the response's head as it comes in.
+fn asking(limits: &Limits) -> usize {
+    2 * limits.head_bytes + PIECE + http1::MAX_BUFFERED
+}
+
+/// From then on: what is still written of the request, the response's head as it is written, and what
+/// hyper holds of the response until the caller takes it: less than a head's size and one frame more,
+/// in rooms that may be twice as large, and the one that is read into.
+fn answering(limits: &Limits) -> usize {
+    let held = limits.head_bytes + http1::MAX_READ;
+    limits.head_bytes + PIECE + http1::MAX_HEAD + 2 * held + http1::MAX_READ
+}
+
+fn may_speak_http2(route: &RouteConfig) -> bool {
+    let agreed = route.upstream.tls.is_some() && route.upstream.http2.is_none();
+    agreed || route.upstream.http2 == Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn footprint(server: &str, upstream: &str) -> Footprint {
+        let home = tempfile::tempdir().unwrap();
+        let (secret, path) = (home.path().join("token"), home.path().join("bearerd.toml"));
+        std::fs::write(&secret, "t").unwrap();
+        let text = format!(
+            "[server]\n{server}\n[credentials.c]\nprovider = \"file\"\npath = \"{}\"\n\
+             [[routes]]\ncredential = \"c\"\n{upstream}\n",
+            secret.display()
+        );
+        std::fs::write(&path, text).unwrap();
+        Footprint::of(&config::load(&path).unwrap())
+    }
+
+    #[test]
+    fn what_is_not_used_is_not_counted() {
+        let plain = footprint("", "upstream = \"http://127.0.0.1:1\"");
+        let tls = footprint("", "upstream = \"https://api.example\"\nhttp2 = false");
+        let either = footprint("", "upstream = \"https://api.example\"");
+        assert_eq!((tls.base, tls.http1), (plain.base, plain.http1 + TLS));
+        assert_eq!(either.base, plain.base + http2::MAX_BUFFERED);
+        let threads = footprint("threads = 4", "upstream = \"https://api.example\"");
+        assert_eq!(threads.base, plain.base + 4 * http2::MAX_BUFFERED);
+    }
+
+    #[test]
+    fn every_limit_tells() {
+        let route = "upstream = \"http://127.0.0.1:1\"";
+        let usual = footprint("", route);
+        let with = |limits: &str| footprint(&format!("limits = {{ {limits} }}"), route);
+        assert_eq!(with("connections = 10").connections, 10);
+        assert_eq!(with("replay_bytes = 0").copies, 0);
+        assert!(with("head_bytes = 8192").http1 < usual.http1 * 2 / 3);
+        assert!(with("http2_streams = 10").http2 < usual.http2 / 5);
+        assert_eq!(usual.with_http1(), usual.base + usual.copies + 10_000 * usual.http1);
     }
 }

@@ -26,6 +26,8 @@ pub enum Reason {
     BadRequest,
     /// The request head did not come in time.
     HeadTimeout,
+    /// The request body stopped coming.
+    BodyTimeout,
     /// The request target is too long.
     TooLarge,
     /// The request head is too large.
@@ -80,7 +82,7 @@ impl Reason {
             Self::HostNotAllowed => 1,
             Self::OriginNotAllowed => 2,
             Self::MethodNotAllowed => 3,
-            Self::BadRequest | Self::HeadTimeout => 4,
+            Self::BadRequest | Self::HeadTimeout | Self::BodyTimeout => 4,
             Self::TooLarge | Self::HeadTooLarge => 5,
             Self::ClientAuthorization | Self::CallerKey => 6,
             Self::TokenUnavailable(_) => 7,
@@ -98,7 +100,7 @@ impl Reason {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::HostNotAllowed => StatusCode::MISDIRECTED_REQUEST,
             Self::OriginNotAllowed | Self::CallerKey => StatusCode::FORBIDDEN,
-            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BadRequest | Self::ClientAuthorization => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::URI_TOO_LONG,
@@ -120,6 +122,7 @@ impl Reason {
             Self::TooLarge => "the request target is too long",
             Self::HeadTooLarge => "the request head is too large",
             Self::HeadTimeout => "the request head did not come in time",
+            Self::BodyTimeout => "the request body stopped coming",
             Self::CallerKey => "the caller's key is missing or wrong",
             Self::ClientAuthorization => "the request carries a credential of its own",
             Self::TokenUnavailable(_) => "no usable token",
@@ -158,8 +161,9 @@ pub fn response(reason: Reason) -> Response<Bytes> {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // RFC 9112 §6.3: where a message ends that is framed ambiguously is anybody's guess, so
-        // nothing that follows it is read.
-        Reason::BadRequest => {
+        // nothing that follows it is read. What follows half a body is the rest of it (RFC 9110
+        // §15.5.9).
+        Reason::BadRequest | Reason::BodyTimeout => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         // RFC 9110 §15.5.6 wants the header; which methods a route forwards is not told.

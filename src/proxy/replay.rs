@@ -5,7 +5,7 @@
 //! then the rest of the stream.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -15,6 +15,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::hop;
+
+/// So much of a copy is in memory a second time while it is sent again.
+pub(super) const PIECE: usize = 16 << 10;
 
 /// Bytes that all copies together may hold.
 pub struct Budget {
@@ -35,6 +38,7 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// True if there was room for `bytes` more, which are held from now on.
     fn take(&self, bytes: usize) -> bool {
         let held = self.held.fetch_add(bytes, Ordering::Relaxed);
         let fits = held.saturating_add(bytes) <= self.limit;
@@ -46,6 +50,28 @@ impl Budget {
 
     fn give_back(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What was read of a body. It takes from the budget what it takes of memory: its capacity.
+#[derive(Default)]
+struct Kept(Vec<u8>);
+
+impl Kept {
+    /// Room for `more` bytes, if `budget` has as much; of no more than `most` bytes in all.
+    fn make_room(&mut self, more: usize, most: usize, budget: &Budget) -> bool {
+        let (has, least) = (self.0.capacity(), self.0.len() + more);
+        if least <= has {
+            return true;
+        }
+        // Twice as large each time, so that little is moved, where the budget has room for that.
+        let sizes = [most.min(has * 2), least];
+        let granted = sizes.into_iter().find(|size| *size >= least && budget.take(size - has));
+        if let Some(size) = granted {
+            self.0.reserve_exact(size - self.0.len());
+            debug_assert_eq!(self.0.capacity(), size);
+        }
+        granted.is_some()
     }
 }
 
@@ -66,6 +92,8 @@ pub enum Outbound<B = Incoming> {
         body: B,
         /// Never in a trailer.
         injected: HeaderName,
+        /// Whether its caller has to go on.
+        thirst: Option<Thirst>,
     },
     /// Streamed and kept.
     Kept {
@@ -73,7 +101,27 @@ pub enum Outbound<B = Incoming> {
         copy: Arc<Mutex<Copy<B>>>,
         /// How far this sending is.
         position: Position,
+        /// Whether its caller has to go on.
+        thirst: Option<Thirst>,
     },
+}
+
+/// Tells who hands a body over whether it is its caller that has to go on.
+#[derive(Clone, Default)]
+pub struct Thirst(Arc<AtomicBool>);
+
+impl Thirst {
+    /// True while there is nothing to be had of the body, and more has to come.
+    #[must_use]
+    pub fn is_felt(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn note<T>(thirst: Option<&Self>, polled: &Poll<T>) {
+        if let Some(Self(thirst)) = thirst {
+            thirst.store(polled.is_pending(), Ordering::Relaxed);
+        }
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Outbound<B> {
@@ -85,18 +133,29 @@ impl<B: Body<Data = Bytes> + Unpin> Outbound<B> {
         }
         let known_too_large = body.size_hint().lower() > limit as u64;
         if limit == 0 || known_too_large {
-            return Self::Once { body, injected: injected.clone() };
+            return Self::Once { body, injected: injected.clone(), thirst: None };
         }
         let copy = Copy {
             body,
             trailers: None,
             ended: false,
-            kept: Some(Vec::new()),
+            kept: Some(Kept::default()),
             limit,
             budget: Arc::clone(budget),
             injected: injected.clone(),
         };
-        Self::Kept { copy: Arc::new(Mutex::new(copy)), position: Position::default() }
+        let position = Position::default();
+        Self::Kept { copy: Arc::new(Mutex::new(copy)), position, thirst: None }
+    }
+
+    /// Whether its caller has to go on, from now on and wherever it is handed to.
+    pub fn thirst(&mut self) -> Thirst {
+        match self {
+            Self::Empty => Thirst::default(),
+            Self::Once { thirst, .. } | Self::Kept { thirst, .. } => {
+                thirst.get_or_insert_default().clone()
+            }
+        }
     }
 
     /// What another sending takes; `None` if the body cannot be sent again.
@@ -122,7 +181,7 @@ impl<B: Body<Data = Bytes> + Unpin> Handle<B> {
         };
         let whole = lock(copy).kept.is_some();
         let position = Position::default();
-        whole.then(|| Outbound::Kept { copy: Arc::clone(copy), position })
+        whole.then(|| Outbound::Kept { copy: Arc::clone(copy), position, thirst: None })
     }
 
     /// True if all of it has left the caller, so that an earlier sending cannot take any of it.
@@ -147,39 +206,47 @@ pub struct Copy<B> {
     trailers: Option<HeaderMap>,
     ended: bool,
     /// `None` once it outgrew its bounds.
-    kept: Option<Vec<u8>>,
+    kept: Option<Kept>,
     limit: usize,
     budget: Arc<Budget>,
     injected: HeaderName,
 }
 
 impl<B> Copy<B> {
-    fn keep(&mut self, data: &Bytes) {
-        let Some(kept) = &mut self.kept else { return };
-        if kept.len() + data.len() <= self.limit && self.budget.take(data.len()) {
-            kept.extend_from_slice(data);
-        } else {
-            self.forget();
-        }
-    }
-
     fn forget(&mut self) {
-        if let Some(kept) = self.kept.take() {
-            self.budget.give_back(kept.len());
+        if let Some(Kept(bytes)) = self.kept.take() {
+            let held = bytes.capacity();
+            drop(bytes);
+            self.budget.give_back(held);
         }
     }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Copy<B> {
+    fn keep(&mut self, data: &Bytes) {
+        let Some(kept) = &mut self.kept else { return };
+        let left = self.limit - kept.0.len();
+        // What is said to come is not believed before it comes, but there is room for no more.
+        let to_come = self.body.size_hint().upper().and_then(|rest| usize::try_from(rest).ok());
+        let to_come = to_come.map_or(left, |rest| left.min(rest.saturating_add(data.len())));
+        let most = kept.0.len() + to_come;
+        if data.len() <= left && kept.make_room(data.len(), most, &self.budget) {
+            kept.0.extend_from_slice(data);
+        } else {
+            self.forget();
+        }
+    }
+
     fn poll_frame(
         &mut self,
         position: &mut Position,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if let Some(rest) = self.kept.as_ref().and_then(|kept| kept.get(position.bytes..))
+        if let Some(rest) = self.kept.as_ref().and_then(|kept| kept.0.get(position.bytes..))
             && !rest.is_empty()
         {
-            let data = Bytes::copy_from_slice(rest);
+            // The budget does not know of this second copy, so it is a small one.
+            let data = Bytes::copy_from_slice(&rest[..rest.len().min(PIECE)]);
             position.bytes += data.len();
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -220,7 +287,7 @@ impl<B: Body<Data = Bytes> + Unpin> Copy<B> {
 
     /// All of it has been passed on by a sending that stands at `position`.
     fn is_end(&self, position: &Position) -> bool {
-        let copy_sent = self.kept.as_ref().is_none_or(|kept| position.bytes >= kept.len());
+        let copy_sent = self.kept.as_ref().is_none_or(|kept| position.bytes >= kept.0.len());
         let trailers_sent = self.trailers.is_none() || position.trailers;
         copy_sent && trailers_sent && (self.ended || self.body.is_end_stream())
     }
@@ -247,9 +314,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Outbound<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Once { body, injected } => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| {
+            Self::Once { body, injected, thirst } => {
+                let polled = Pin::new(body).poll_frame(cx);
+                Thirst::note(thirst.as_ref(), &polled);
+                Poll::Ready(ready!(polled).map(|frame| {
                     frame.map(|mut frame| {
                         if let Some(trailers) = frame.trailers_mut() {
                             hop::strip_trailers(trailers, Some(injected));
@@ -258,7 +326,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Outbound<B> {
                     })
                 }))
             }
-            Self::Kept { copy, position } => lock(copy).poll_frame(position, cx),
+            Self::Kept { copy, position, thirst } => {
+                let polled = lock(copy).poll_frame(position, cx);
+                Thirst::note(thirst.as_ref(), &polled);
+                polled
+            }
         }
     }
 
@@ -266,7 +338,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Outbound<B> {
         match self {
             Self::Empty => true,
             Self::Once { body, .. } => body.is_end_stream(),
-            Self::Kept { copy, position } => lock(copy).is_end(position),
+            Self::Kept { copy, position, .. } => lock(copy).is_end(position),
         }
     }
 
@@ -274,11 +346,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Outbound<B> {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Once { body, .. } => body.size_hint(),
-            Self::Kept { copy, position } => {
+            Self::Kept { copy, position, .. } => {
                 let copy = lock(copy);
-                let pending =
-                    copy.kept.as_ref().map_or(0, |kept| kept.len().saturating_sub(position.bytes))
-                        as u64;
+                let pending = copy
+                    .kept
+                    .as_ref()
+                    .map_or(0, |kept| kept.0.len().saturating_sub(position.bytes))
+                    as u64;
                 let rest = copy.body.size_hint();
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower() + pending);
@@ -288,5 +362,87 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Outbound<B> {
                 hint
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// Frames of these lengths, which are there at once; their sum may be known beforehand.
+    struct Frames(Vec<usize>, bool);
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let next = self.0.pop();
+            Poll::Ready(next.map(|length| Ok(Frame::data(Bytes::from(vec![b'x'; length])))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            let sum = self.0.iter().sum::<usize>() as u64;
+            if self.1 { SizeHint::with_exact(sum) } else { SizeHint::new() }
+        }
+    }
+
+    fn next(body: &mut Outbound<Frames>) -> Option<usize> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match Pin::new(body).poll_frame(&mut cx) {
+            Poll::Ready(frame) => frame.map(|frame| frame.unwrap().data_ref().unwrap().len()),
+            Poll::Pending => panic!("all of it is there"),
+        }
+    }
+
+    fn capacity(body: &Outbound<Frames>) -> usize {
+        let Outbound::Kept { copy, .. } = body else { return 0 };
+        lock(copy).kept.as_ref().map_or(0, |kept| kept.0.capacity())
+    }
+
+    #[test]
+    fn copies_take_from_the_budget_what_they_take_of_memory() {
+        let injected = HeaderName::from_static("authorization");
+        for (frames, known) in [(vec![1; 3000], false), (vec![700; 20], true), (vec![9000], false)]
+        {
+            let budget = Arc::new(Budget::new(1 << 20));
+            let sum = frames.iter().sum::<usize>();
+            let mut body = Outbound::new(Frames(frames, known), 10_000, &budget, &injected);
+            while next(&mut body).is_some() {
+                assert_eq!(budget.held(), capacity(&body));
+                assert!(budget.held() <= if known { sum } else { 10_000 });
+            }
+            drop(body);
+            assert_eq!(budget.held(), 0);
+        }
+    }
+
+    #[test]
+    fn a_budget_without_room_for_more_than_is_needed_is_used_to_its_end() {
+        let injected = HeaderName::from_static("authorization");
+        let budget = Arc::new(Budget::new(1000));
+        let mut body = Outbound::new(Frames(vec![250; 5], false), 10_000, &budget, &injected);
+        let held = std::iter::from_fn(|| next(&mut body).map(|_| budget.held()));
+        assert_eq!(held.collect::<Vec<_>>(), [250, 500, 1000, 1000, 0]);
+        assert!(body.handle().unwrap().again().is_none(), "there is no copy any more");
+    }
+
+    #[test]
+    fn what_is_sent_again_is_in_memory_twice_in_small_pieces_only() {
+        let injected = HeaderName::from_static("authorization");
+        let budget = Arc::new(Budget::new(1 << 20));
+        let frames = Frames(vec![300_000], true);
+        let mut body = Outbound::new(frames, 1 << 20, &budget, &injected);
+        let again = body.handle().unwrap();
+        assert_eq!((next(&mut body), next(&mut body)), (Some(300_000), None));
+        let mut second = again.again().unwrap();
+        let pieces: Vec<_> = std::iter::from_fn(|| next(&mut second)).collect();
+        assert_eq!(pieces.iter().sum::<usize>(), 300_000);
+        assert!(pieces.iter().all(|piece| *piece <= PIECE));
     }
 }

@@ -19,7 +19,7 @@ use super::wire::Wire;
 use crate::dial::{DialError, Peer, Stream};
 
 pub(super) mod http1;
-mod http2;
+pub(super) mod http2;
 mod pool;
 
 use http1::{Connection, Malformed};
@@ -70,6 +70,9 @@ pub enum UpstreamError {
     /// No response head in time.
     #[error("upstream did not answer in time")]
     Timeout,
+    /// The caller's body stopped coming before there was a response head.
+    #[error("the caller's body did not come in time")]
+    CallerTimeout,
     /// The connection broke.
     #[error("upstream connection failed")]
     Broken(#[source] io::Error),
@@ -217,7 +220,11 @@ impl Call {
             self.take_early().into_iter().for_each(|early| wire.say_early(early));
             match polled {
                 Poll::Pending if wire.watchdog.expired() => {
-                    Poll::Ready(Err(UpstreamError::Timeout))
+                    Poll::Ready(Err(if self.awaits_caller() {
+                        UpstreamError::CallerTimeout
+                    } else {
+                        UpstreamError::Timeout
+                    }))
                 }
                 polled => polled,
             }
@@ -233,6 +240,13 @@ impl Call {
         match self {
             Self::Http1(call) => call.poll_head(cx),
             Self::Http2(call) => call.poll_head(cx),
+        }
+    }
+
+    fn awaits_caller(&self) -> bool {
+        match self {
+            Self::Http1(call) => call.awaits_caller(),
+            Self::Http2(call) => call.awaits_caller(),
         }
     }
 

@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Listen;
 
+/// Callers that may wait to be accepted, as far as the kernel lets them (`somaxconn`). What std asks for
+/// is 128: of a burst of more the rest comes again after one second, three, seven and so on.
+const BACKLOG: i32 = 4096;
+
 /// A bound listener.
 pub enum Bound {
     /// TCP.
@@ -38,6 +42,7 @@ impl Bound {
                 let listener = listener?;
                 let mode = if for_others { 0o666 } else { 0o600 };
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+                rustix::net::listen(&listener, BACKLOG)?;
                 listener.set_nonblocking(true)?;
                 Ok(Self::Unix(listener, path.clone()))
             }
@@ -85,6 +90,7 @@ impl fmt::Display for Bound {
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
+    rustix::net::listen(&listener, BACKLOG)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

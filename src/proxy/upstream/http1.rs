@@ -29,9 +29,11 @@ use send::{SendError, Upload};
 /// Room for one read; it doubles as long as reads fill it.
 const READ: usize = 8 << 10;
 /// The largest room for one read.
-const MAX_READ: usize = 64 << 10;
-/// What is read ahead of the caller, or kept to be written, at most.
-pub(in crate::proxy) const MAX_BUFFERED: usize = receive::MAX_HEAD + MAX_READ;
+pub(in crate::proxy) const MAX_READ: usize = 64 << 10;
+/// The largest head of a response.
+pub(in crate::proxy) use receive::MAX_HEAD;
+/// What is read of a response before its head is whole, at most.
+pub(in crate::proxy) const MAX_BUFFERED: usize = MAX_HEAD + MAX_READ;
 /// The most interim responses to one request.
 const MAX_INTERIM: usize = 16;
 /// A body is sent without the upstream's word after this (RFC 9110 §10.1.1 leaves the time open).
@@ -88,6 +90,7 @@ pub struct Call {
     begun: bool,
     scanned: usize,
     read_size: usize,
+    last_read: usize,
     interim: usize,
     early: Vec<response::Parts>,
     hold: Option<Pin<Box<Sleep>>>,
@@ -119,6 +122,7 @@ impl Call {
             begun: false,
             scanned: 0,
             read_size: READ,
+            last_read: 0,
             interim: 0,
             early: Vec::new(),
             hold: None,
@@ -201,6 +205,11 @@ impl Call {
         if self.is_uploading() { Poll::Pending } else { Poll::Ready(()) }
     }
 
+    /// True while it is the caller who has to go on: all that it sent is with the upstream.
+    pub(super) fn awaits_caller(&self) -> bool {
+        self.broken.is_none() && self.upload.awaits_body()
+    }
+
     /// True if nobody has asked for the body, which its caller holds back.
     pub(super) fn is_held(&self) -> bool {
         self.upload.is_held()
@@ -217,9 +226,16 @@ impl Call {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let inbox = &mut self.connection.inbox;
-        inbox.reserve(self.read_size);
+        // A frame keeps all of the room that it was read into: what drips in shares one, or a caller
+        // that does not read would be a way to hold a large room for each drop.
+        let drips = self.last_read < self.read_size / 2;
+        let least = if drips { READ } else { self.read_size };
+        if inbox.capacity() - inbox.len() < least {
+            inbox.reserve(self.read_size);
+        }
         let room = inbox.capacity() - inbox.len();
         let read = ready!(poll_read_buf(Pin::new(&mut self.connection.stream), cx, inbox))?;
+        self.last_read = read;
         if read == room {
             self.read_size = (self.read_size * 2).min(MAX_READ);
         }
@@ -308,3 +324,6 @@ fn is_gone(error: &UpstreamError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

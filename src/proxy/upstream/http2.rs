@@ -22,12 +22,14 @@ use tokio::time::Instant;
 
 use super::{Failed, Outgoing, UpstreamError};
 use crate::dial::Stream;
-use crate::proxy::replay::Outbound;
+use crate::proxy::replay::{Outbound, Thirst};
 
 /// What one response may bring before it is read.
 const STREAM_WINDOW: u32 = 512 << 10;
 /// What all responses on a connection may bring before they are read.
 const CONNECTION_WINDOW: u32 = 2 << 20;
+/// What a connection and the one that takes its place hold of responses at most.
+pub(in crate::proxy) const MAX_BUFFERED: usize = 2 * CONNECTION_WINDOW as usize;
 /// The largest head of a response.
 const MAX_HEAD: u32 = 64 << 10;
 /// A connection with requests on it that is silent for so long is asked whether it lives.
@@ -112,6 +114,7 @@ pub struct Call {
     unsent: Option<Outbound>,
     refused: bool,
     pooled: bool,
+    thirst: Thirst,
 }
 
 impl Call {
@@ -119,13 +122,14 @@ impl Call {
     pub(super) fn new(
         mut sender: SendRequest<Outbound>,
         request: &Outgoing,
-        body: Outbound,
+        mut body: Outbound,
         scheme: &Scheme,
         pooled: bool,
     ) -> Self {
+        let thirst = body.thirst();
         let request = message(request, body, scheme);
         let sent: Pin<Box<Sent>> = Box::pin(async move { sender.try_send_request(request).await });
-        Self { sent, body: None, unsent: None, refused: false, pooled }
+        Self { sent, body: None, unsent: None, refused: false, pooled, thirst }
     }
 
     /// The response head.
@@ -146,6 +150,11 @@ impl Call {
                 Poll::Ready(Err(UpstreamError::Http2(error)))
             }
         }
+    }
+
+    /// True while it is the caller who has to go on: all that it sent is with the upstream.
+    pub(super) fn awaits_caller(&self) -> bool {
+        self.thirst.is_felt()
     }
 
     /// What is known about how far the request came, after `error`.

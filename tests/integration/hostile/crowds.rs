@@ -1,36 +1,53 @@
 //! Many callers at once: memory stays under what `bearerd check` says that the limits come to.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use emulator::client::Client;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::by_hand::REFUSED;
 use crate::pressure::memory;
 use crate::stage::{Stage, route_to};
-use crate::support::{DEADLINE, Daemon, bearerd, eventually};
+use crate::support::{DEADLINE, Daemon, bearerd, eventually, read};
 
 /// Open files that this machine lets a process have.
 fn open_files() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
+/// As many as this process may have.
+fn allow_all_files() {
+    let most = open_files();
+    let all = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, all).expect("its own limit");
+}
+
 /// What `bearerd check` says that memory stays under, in KiB.
-fn promised(config: &str) -> u64 {
-    let (code, said, told) = bearerd(&["check", "--config", config]);
+struct Promised {
+    all: u64,
+    /// One HTTP/1 connection.
+    each: u64,
+}
+
+fn promised(stage: &Stage) -> Promised {
+    let config = stage.home.path("bearerd.toml").display().to_string();
+    let (code, said, told) = bearerd(&["check", "--config", &config]);
     assert_eq!(code, 0, "{told}");
     let line = said.lines().find(|line| line.starts_with("memory")).expect("the bound is told");
-    let mib = line.split_whitespace().find_map(|word| word.parse::<u64>().ok());
-    mib.expect("a number of MiB") << 10
+    let numbers = line.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+    let numbers: Vec<u64> = numbers.collect();
+    Promised { all: numbers[0] << 10, each: *numbers.last().expect("for a connection") }
 }
 
 /// The default limit, as far as this machine has the files for it on both sides.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_connections_are_held_and_one_more_is_told_so() {
-    let files = rustix::process::Resource::Nofile;
+    allow_all_files();
     let most = open_files();
-    let all = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
-    rustix::process::setrlimit(files, all).expect("its own limit");
     let limit = 10_000.min(usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(1000));
     let stage = Stage::new();
     let server = format!(
@@ -59,56 +76,157 @@ async fn ten_thousand_connections_are_held_and_one_more_is_told_so() {
     let answer = timeout(DEADLINE, caller.answer()).await.expect("in time").expect("told");
     assert_eq!((answer.status, answer.header("bearerd-reason")), (503, Some("overloaded")));
     assert_eq!(daemon.admin("/livez").await.status, 200);
-    let config = stage.home.path("bearerd.toml").display().to_string();
-    assert!(memory(&daemon, "VmHWM") < promised(&config));
+    assert!(memory(&daemon, "VmHWM") < promised(&stage).all);
     crowd.truncate(limit / 2);
     eventually("there is room again", async || daemon.get("/a").await.status == 200).await;
 }
 
-/// Uploads whose upstream takes nothing: copies, windows and buffers are as large as they get.
+/// A burst is not told to come again later, which is what a short queue would do to it.
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_that_nobody_takes_stay_within_what_is_promised() {
-    const CALLERS: usize = 200;
+async fn a_thousand_callers_find_a_place_in_the_queue_while_nobody_accepts() {
+    allow_all_files();
+    let allowed = read("/proc/sys/net/core/somaxconn").trim().parse().expect("a number");
     let stage = Stage::new();
-    let upstream = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let daemon = stage.ready("").await;
+    daemon.signal("STOP");
+    let mut crowd = Vec::new();
+    while crowd.len() < 1000.min(allowed) {
+        let connecting = timeout(DEADLINE, Client::connect(daemon.proxy)).await;
+        crowd.push(connecting.expect("there is a place").expect("a connection"));
+    }
+    daemon.signal("CONT");
+    for caller in &mut crowd {
+        let answer = caller.request("GET", "/a", &[], b"").await.expect("an answer");
+        assert_eq!(answer.status, 200);
+    }
+}
+
+/// A connection with small buffers of the kernel's own: what is held is to be held by bearerd.
+async fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_send_buffer_size(8192).expect("settable");
+    socket.set_recv_buffer_size(8192).expect("settable");
+    socket.connect(address).await.expect("a connection")
+}
+
+/// The same for whoever connects here.
+fn narrow_listener() -> TcpListener {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(8192).expect("settable");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+    socket.listen(1024).expect("a listener")
+}
+
+/// Writes pieces of this as long as somebody takes them, up to `most` bytes.
+async fn stuff(to: &mut TcpStream, piece: &[u8], most: usize) {
+    let (pause, mut taken) = (Duration::from_millis(500), 0);
+    while taken < most
+        && let Ok(Ok(())) =
+            timeout(pause, to.write_all(&piece[..piece.len().min(most - taken)])).await
+    {
+        taken += piece.len();
+    }
+}
+
+/// Uploads with copies for replays, at first to an upstream that takes nothing of them, and then to
+/// one that refuses the token before it has: copies, windows and buffers are as large as they get.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_uploads_of_10_mib_with_copies_stay_within_what_is_promised() {
+    const CALLERS: usize = 1000;
+    const LENGTH: usize = 10 << 20;
+    allow_all_files();
+    let (stage, upstream) = (Stage::new(), narrow_listener());
     let address = upstream.local_addr().expect("bound");
     let server = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
-         limits = {{ connections = {CALLERS}, replay_bytes = 4194304 }}\n"
+         limits = {{ connections = {CALLERS} }}\n"
     );
-    let route = route_to(&format!("http://{address}"), "replay = { body_bytes = 1048576 }");
-    let config = server + &stage.credential("") + &route;
-    let daemon = Daemon::start_with(&stage.home, &config);
+    let more = format!("replay = {{ body_bytes = {LENGTH} }}\nwait_ms = 60000");
+    let route = route_to(&format!("http://{address}"), &more);
+    let daemon = Daemon::start_with(&stage.home, &(server + &stage.credential("") + &route));
     daemon.ready().await;
-    let path = stage.home.path("bearerd.toml").display().to_string();
-    let promised = promised(&path);
+    let promised = promised(&stage).all;
     let mut uploads = JoinSet::new();
     for _ in 0..CALLERS {
         let proxy = daemon.proxy;
         uploads.spawn(async move {
-            let mut caller = TcpStream::connect(proxy).await.expect("a connection");
-            let head = "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let mut caller = narrow(proxy).await;
+            let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: ";
+            let head = format!("{head}{LENGTH}\r\n\r\n");
             caller.write_all(head.as_bytes()).await.expect("sent");
-            let chunk = [&b"10000\r\n"[..], &vec![b'x'; 1 << 16], b"\r\n"].concat();
-            // As long as somebody takes it.
-            let pause = std::time::Duration::from_millis(500);
-            let mut taken = 0;
-            while let Ok(Ok(())) = timeout(pause, caller.write_all(&chunk)).await {
-                taken += chunk.len();
-                assert!(taken < 64 << 20, "nobody held this back");
-            }
+            stuff(&mut caller, &vec![b'x'; 1 << 16], LENGTH).await;
             caller
         });
     }
     let mut held = Vec::new();
     while held.len() < CALLERS {
         let accepted = timeout(DEADLINE, upstream.accept()).await.expect("in time");
-        held.push(accepted.expect("a connection"));
+        held.push(accepted.expect("a connection").0);
     }
     let callers = uploads.join_all().await;
     let used = memory(&daemon, "VmHWM");
     assert!(used < promised, "{used} KiB of {promised}");
-    drop((callers, held));
+    for peer in &mut held {
+        let _closed = peer.write_all(REFUSED).await;
+    }
+    let mut replays = Vec::new();
+    let too_large =
+        async || daemon.metric("bearerd_replays_total", &["body_too_large"]).await as usize;
+    while replays.len() + too_large().await < CALLERS {
+        if let Ok(accepted) = timeout(Duration::from_millis(100), upstream.accept()).await {
+            replays.push(accepted.expect("a connection").0);
+        }
+    }
+    assert!(!replays.is_empty(), "some of the copies were whole so far");
+    let used = memory(&daemon, "VmHWM");
+    assert!(used < promised, "{used} KiB of {promised} with {} replays", replays.len());
+    drop((callers, held, replays));
+    let ended = async || daemon.metric("bearerd_requests_in_flight", &[]).await == 0.0;
+    eventually("all of them are over", ended).await;
+}
+
+/// Neither side reads, and both have said as much as they may.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_at_their_worst_stay_within_what_is_promised_for_a_connection() {
+    const CALLERS: usize = 100;
+    let (stage, upstream) = (Stage::new(), narrow_listener());
+    let route = route_to(&format!("http://{}", upstream.local_addr().expect("bound")), "");
+    let daemon = Daemon::start(&stage.home, &(stage.credential("") + &route));
+    daemon.ready().await;
+    let before = memory(&daemon, "VmRSS");
+    let fields: String = (0..60).map(|n| format!("X-{n}: {}\r\n", "a".repeat(1000))).collect();
+    let chunk = [&b"10000\r\n"[..], &vec![b'x'; 1 << 16], b"\r\n"].concat();
+    let mut sides = JoinSet::new();
+    for _ in 0..CALLERS {
+        let (proxy, fields, chunk) = (daemon.proxy, fields.clone(), chunk.clone());
+        sides.spawn(async move {
+            let mut caller = narrow(proxy).await;
+            let head = format!(
+                "POST / HTTP/1.1\r\nHost: localhost\r\n{fields}Transfer-Encoding: chunked\r\n\r\n"
+            );
+            caller.write_all(head.as_bytes()).await.expect("sent");
+            stuff(&mut caller, &chunk, 64 << 20).await;
+            caller
+        });
+    }
+    let answer = format!("HTTP/1.1 200 OK\r\n{fields}Transfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..CALLERS {
+        let accepted = timeout(DEADLINE, upstream.accept()).await.expect("in time");
+        let (mut peer, _) = accepted.expect("a connection");
+        let (answer, chunk) = (answer.clone(), chunk.clone());
+        sides.spawn(async move {
+            peer.write_all(answer.as_bytes()).await.expect("sent");
+            stuff(&mut peer, &chunk, 64 << 20).await;
+            peer
+        });
+    }
+    let sides = sides.join_all().await;
+    let each = memory(&daemon, "VmHWM").saturating_sub(before) / CALLERS as u64;
+    let promised = promised(&stage).each;
+    assert!(each < promised, "{each} KiB of {promised}");
+    // Of so much they did get hold: the bound is not one that nobody comes near.
+    assert!(each > promised / 4, "{each} KiB of {promised}");
+    drop(sides);
     let ended = async || daemon.metric("bearerd_requests_in_flight", &[]).await == 0.0;
     eventually("all of them are over", ended).await;
 }

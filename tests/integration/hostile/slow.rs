@@ -1,15 +1,21 @@
 //! Callers that take their time: with heads, on every request of a connection; with bodies; with
 //! reading; or by doing nothing at all.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use emulator::client::Client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::frames::{END_HEADERS, END_STREAM, HEADERS, Raw, Seen, frame, get, post, request};
+use super::frames::{
+    self, ACK, END_HEADERS, END_STREAM, HEADERS, PING, Raw, SETTINGS, Seen, frame, get, post,
+    setting,
+};
 use crate::by_hand::ByHand;
-use crate::stage::Stage;
-use crate::support::{DEADLINE, Daemon, eventually};
+use crate::stage::{Stage, route_to};
+use crate::support::{DEADLINE, Daemon, eventually, request};
 
 const WHOLE: &str = "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -78,7 +84,7 @@ async fn a_head_has_its_time_on_every_request_of_a_connection_however_it_comes()
 async fn a_head_has_its_time_in_http2_too() {
     let stage = Stage::new();
     let daemon = limited(&stage, "head_seconds = 1, idle_seconds = 3600", "").await;
-    let head = request("GET", "/a", &[]);
+    let head = frames::request("GET", "/a", &[]);
     let open = frame(HEADERS, END_STREAM, 1, &head[..10]);
     let half = frame(HEADERS, END_STREAM | END_HEADERS, 1, &head);
     let behind = [get(1, "/a"), frame(HEADERS, END_STREAM, 3, &head[..10])].concat();
@@ -139,7 +145,9 @@ async fn a_body_that_stops_coming_is_given_up() {
         peer.until("begun").await;
         let answer = timeout(DEADLINE, caller.answer()).await.expect("in time").expect("told");
         let seen = (answer.status, answer.header("bearerd-reason"));
-        assert_eq!(seen, (504, Some("upstream_timeout")), "{framing} {begun:?}");
+        assert_eq!(seen, (408, Some("bad_request")), "{framing} {begun:?}");
+        assert_eq!(answer.json()["title"], "the request body stopped coming");
+        assert!(caller.rest().await.unwrap_or_default().is_empty(), "nothing can follow");
         assert!(!peer.rest().await.ends_with("0\r\n\r\n"), "a part looks whole");
     }
     let mut raw = Raw::greet(daemon.proxy).await;
@@ -147,7 +155,86 @@ async fn a_body_that_stops_coming_is_given_up() {
     let mut peer = upstream.accept().await;
     peer.head().await;
     let seen = raw.answer(1).await;
-    assert!(matches!(seen, Seen::Status(504)), "{seen:?}");
+    assert!(matches!(seen, Seen::Status(408)), "{seen:?}");
+    assert_eq!(daemon.metric("bearerd_refused_total", &["bad_request"]).await as u64, 5);
+}
+
+/// An HTTP/2 upstream that takes so many bytes of a body, and says nothing.
+async fn silent_http2(window: u32) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let mut raw = Raw::over(stream);
+        raw.greeted().await;
+        raw.send(&frame(SETTINGS, 0, 0, &setting(4, window))).await;
+        while let Some(came) = raw.next().await {
+            match came.kind {
+                SETTINGS if came.flags & ACK == 0 => raw.send(&frame(SETTINGS, ACK, 0, b"")).await,
+                PING if came.flags & ACK == 0 => {
+                    raw.send(&frame(PING, ACK, 0, &came.payload)).await;
+                }
+                _ => {}
+            }
+        }
+    });
+    address
+}
+
+/// Sends what is taken of an endless body; what is told about it.
+async fn told_about_an_upload(daemon: &Daemon, begun: &[u8], goes_on: bool) -> String {
+    let (mut told, mut body) =
+        TcpStream::connect(daemon.proxy).await.expect("a connection").into_split();
+    let head =
+        "POST /in HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n40000000\r\n";
+    body.write_all(&[head.as_bytes(), begun].concat()).await.expect("sent");
+    let piece = vec![b'x'; 1 << 16];
+    let sending = tokio::spawn(async move {
+        while goes_on && body.write_all(&piece).await.is_ok() {}
+        body
+    });
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}\n") {
+        let read = timeout(DEADLINE, told.read_buf(&mut answer)).await.expect("in time");
+        assert_ne!(read.expect("an answer"), 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    drop(sending);
+    String::from_utf8(answer).expect("text")
+}
+
+/// Whoever is slow is told so, and not the other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_takes_no_body_is_not_its_callers_fault() {
+    let (stage, upstream) = (Stage::new(), ByHand::listen().await);
+    let daemon = upstream.ready(&stage, "timeouts = { response_ms = 500 }").await;
+    let (answer, peer) = tokio::join!(told_about_an_upload(&daemon, b"", true), upstream.accept());
+    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("upstream_timeout"), "{answer}");
+    drop(peer);
+    // A body that is whole is out of its caller's hands.
+    let whole = request(daemon.proxy, "POST", "/in", &[], b"whole");
+    let (answer, _peer) = tokio::join!(whole, upstream.accept());
+    assert_eq!((answer.status, answer.header("bearerd-reason")), (504, Some("upstream_timeout")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slow_one_is_told_from_the_other_over_http2_as_well() {
+    for (window, goes_on, status) in [(0, true, 504), (1 << 20, false, 408)] {
+        // With a copy for a replay, and without.
+        for kept in [0, 64 << 20] {
+            let (stage, address) = (Stage::new(), silent_http2(window).await);
+            let more = format!(
+                "http2 = true\ntimeouts = {{ response_ms = 500 }}\nreplay = {{ body_bytes = {kept} }}"
+            );
+            let route = route_to(&format!("http://{address}"), &more);
+            let daemon = Daemon::start(&stage.home, &(stage.credential("") + &route));
+            daemon.ready().await;
+            let answer = told_about_an_upload(&daemon, b"begun", goes_on).await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{window} {kept}: {answer}"
+            );
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

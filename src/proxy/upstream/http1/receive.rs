@@ -13,7 +13,7 @@ use memchr::memchr;
 use super::Malformed;
 
 /// The largest head and the largest trailers, in bytes.
-pub(super) const MAX_HEAD: usize = 64 << 10;
+pub(in crate::proxy) const MAX_HEAD: usize = 64 << 10;
 const TOO_LARGE: Malformed = Malformed("too large a head");
 /// The most fields of a head or of trailers.
 const MAX_FIELDS: usize = 100;

@@ -113,6 +113,12 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
         self.state == State::Held
     }
 
+    /// True while more of the body has to come, and all that came has been written.
+    pub(super) fn awaits_body(&self) -> bool {
+        let written = self.out.is_empty() && self.data.is_empty();
+        self.state == State::Streaming && written && self.written == Written::Flushed
+    }
+
     /// True once all of it has been written.
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Done && self.out.is_empty() && self.written == Written::Flushed
