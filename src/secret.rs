@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::{constant_time, digest};
 use thiserror::Error;
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// The largest secret file that is read, in bytes.
 pub const MAX_SECRET_BYTES: u64 = 1 << 20;
@@ -19,6 +19,8 @@ pub const MAX_SECRET_BYTES: u64 = 1 << 20;
 /// Text that is wiped when dropped and shows itself only through [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
+
+impl ZeroizeOnDrop for Secret {}
 
 impl Secret {
     /// Takes `text` over; the caller keeps no copy.
@@ -233,6 +235,19 @@ mod tests {
     fn debug_shows_nothing_of_the_secret() {
         let secret = SecretRef::Value(Secret::new("hunter2".into()));
         assert_eq!(format!("{secret:?}"), "Value(Secret(…))");
+    }
+
+    /// That the compiler keeps it is zeroize's promise; that it is asked for is ours.
+    #[test]
+    fn what_holds_a_secret_is_wiped_when_dropped() {
+        fn wiped(_: &impl ZeroizeOnDrop) {}
+        let secret = Secret::new("hunter2".into());
+        wiped(&secret);
+        wiped(&secret.0);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        std::fs::write(&path, "hunter2").unwrap();
+        wiped(&read_bytes(&path).unwrap());
     }
 
     #[test]

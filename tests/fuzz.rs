@@ -157,3 +157,8 @@ fn requests_that_are_let_in() {
 fn files_of_the_store() {
     holds("state", &[], targets::state::check);
 }
+
+#[test]
+fn documents_that_processes_share() {
+    holds("shared", &[], targets::shared::check);
+}

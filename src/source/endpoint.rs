@@ -178,3 +178,18 @@ fn cut_short(error: &(dyn std::error::Error + Send + Sync + 'static)) -> FetchEr
     }
     lost(Reason::Network)
 }
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+
+    /// The copies of them that are ours: what hyper and TLS have is theirs.
+    #[test]
+    fn requests_and_answers_are_wiped_when_dropped() {
+        fn wiped<A, T: ZeroizeOnDrop>(_: impl Fn(&A) -> &T) {}
+        wiped(|request: &TokenRequest| &request.body);
+        wiped(|answer: &Answer| &answer.body);
+    }
+}

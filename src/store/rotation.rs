@@ -159,7 +159,8 @@ impl Rotation {
         if !wanted || self.replaced_by_operator(record) {
             return None;
         }
-        let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(record.expires_at);
+        // What lies in a store that others can write to may be any number.
+        let ends = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(record.expires_at))?;
         let left = ends.duration_since(now.wall).ok()?;
         // A clock stepped back must not lengthen the token's life.
         let life = Duration::from_secs(record.expires_at.saturating_sub(record.obtained_at));

@@ -11,6 +11,10 @@ use crate::store::Record;
 
 /// Configured refresh tokens that are remembered as used; older ones are forgotten.
 const MAX_BEGUN: usize = 16;
+/// No process counts so far. What is counted on from there never overflows, and others can read it
+/// (RFC 8259 §6).
+const MAX_COUNT: u64 = 1 << 53;
+const MAX_IN_A_ROW: u32 = 1 << 31;
 
 /// The state that is agreed on.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -107,6 +111,18 @@ impl Document {
         let generation = u64::from(record.is_some());
         let (intent, doubt, dead, pause) = (None, None, None, None);
         Self { epoch, generation, revision: 1, nonce, record, begun, intent, doubt, dead, pause }
+    }
+
+    /// True if processes can have counted so far.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        let intended = self.intent.as_ref().map_or(0, |intent| intent.generation);
+        let counts = [self.epoch, self.generation, self.revision, intended];
+        let sends = self.doubt.as_ref().map_or(0, |doubt| doubt.sends);
+        let failures = self.pause.as_ref().map_or(0, |pause| pause.failures);
+        let in_a_row = [sends, failures];
+        counts.iter().all(|count| *count < MAX_COUNT)
+            && in_a_row.iter().all(|count| *count < MAX_IN_A_ROW)
     }
 
     /// Where it stands in time.

@@ -114,6 +114,11 @@ impl Seal {
     /// # Errors
     /// [`SealError`].
     pub fn open(&self, content: &[u8]) -> Result<Document, SealError> {
+        let document = self.unwrap(content)?;
+        if document.is_plausible() { Ok(document) } else { Err(SealError::Foreign) }
+    }
+
+    fn unwrap(&self, content: &[u8]) -> Result<Document, SealError> {
         let version: Version = serde_json::from_slice(content).map_err(|_| SealError::Foreign)?;
         if version.format != FORMAT {
             return Err(SealError::Foreign);
@@ -225,7 +230,9 @@ mod tests {
         let other = if &text[middle..=middle] == "A" { "B" } else { "A" };
         text.replace_range(middle..=middle, other);
         assert!(open("r", Some(key(1)), text.as_bytes()).unwrap().contains("was changed"));
-        for foreign in ["", "{", "[]", r#"{"format":2}"#, r#"{"format":1}"#, "\u{0}"] {
+        let absurd = String::from_utf8(plain.to_vec()).unwrap();
+        let absurd = absurd.replace("\"revision\":1", "\"revision\":18446744073709551615");
+        for foreign in ["", "{", "[]", r#"{"format":2}"#, r#"{"format":1}"#, "\u{0}", &absurd] {
             let error = open("r", None, foreign.as_bytes()).unwrap();
             assert!(error.contains("did not write"), "{foreign}: {error}");
         }

@@ -8,6 +8,7 @@ pub mod configuration;
 pub mod dialect;
 pub mod replay;
 pub mod route;
+pub mod shared;
 pub mod state;
 
 /// In no error and no log line: the inputs of the corpus hold it where secrets are.
