@@ -8,6 +8,7 @@ mod dialects;
 mod example;
 mod exchanges;
 mod fallbacks;
+mod limits;
 mod logins;
 mod mistakes;
 mod programs;

@@ -127,3 +127,128 @@ admin ="), @r#"
       line 3: server.allow_peer_uids: says who may use a unix socket, and there is none; write listen = ["unix:/run/bearerd/proxy.sock"]
     "#);
 }
+
+#[test]
+fn a_key_without_secrets() {
+    assert_snapshot!(told("admin =", "key = { header = \"x-key\" }
+admin ="), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.key.any_of: missing; write any_of = [{ file = "/var/run/secrets/caller-key" }]
+    "#);
+}
+
+#[test]
+fn a_key_that_nobody_could_show() {
+    assert_snapshot!(told("admin =", "key = { any_of = [] }
+admin ="), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.key.any_of: is empty, so that nobody could send anything; write at least one secret
+    ");
+}
+
+#[test]
+fn a_key_in_the_configuration_itself() {
+    assert_snapshot!(told("admin =", "key = { any_of = [\"not-told-to-anybody\"] }
+admin ="), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.key.any_of[0]: a secret is not written as plain text; write { file = "/path" }, { env = "NAME" } or { value = "…" }
+    "#);
+}
+
+#[test]
+fn a_key_in_a_file_that_is_not_there() {
+    assert_snapshot!(told("admin =", "key = { any_of = [{ file = \"HOME/secret\" }, { file = \"HOME/missing\" }] }
+admin ="), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.key.any_of[1].file: cannot read HOME/missing: No such file or directory (os error 2); put the secret there first
+    ");
+}
+
+#[test]
+fn a_key_in_place_of_a_table() {
+    assert_snapshot!(told("admin =", "key = \"not-told-to-anybody\"
+admin ="), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.key: is a string; write a table, such as { key = value }
+    ");
+}
+
+#[test]
+fn a_key_in_a_header_of_the_connection() {
+    assert_snapshot!(told("admin =", "key = { header = \"host\", any_of = [{ file = \"HOME/secret\" }] }
+admin ="), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.key.header: "host" belongs to the connection or the proxy; write "authorization" or the API's own header
+    "#);
+}
+
+#[test]
+fn an_unknown_word_for_a_key() {
+    assert_snapshot!(told("admin =", "key = { file = \"HOME/secret\" }
+admin ="), @r#"
+    2 problems in HOME/bearerd.toml:
+      line 3: server.key.any_of: missing; write any_of = [{ file = "/var/run/secrets/caller-key" }]
+      line 3: server.key.file: unknown key; known here: any_of, header
+    "#);
+}
+
+#[test]
+fn a_user_by_name() {
+    assert_snapshot!(told("admin =", "allow_peer_uids = [\"www-data\"]
+admin ="), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.allow_peer_uids[0]: is a string; write a whole number from 0 to 4294967295
+    ");
+}
+
+#[test]
+fn a_user_that_there_cannot_be() {
+    assert_snapshot!(told("admin =", "token_socket_uids = [0, 4294967296]
+admin ="), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.token_socket_uids[1]: is 4294967296; write a whole number from 0 to 4294967295
+    ");
+}
+
+#[test]
+fn tokens_for_others_on_the_network() {
+    assert_snapshot!(told("admin =", "token_socket = \"127.0.0.1:9000\"
+admin ="), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.token_socket: is no unix socket; write "unix:/run/bearerd/token.sock"
+    "#);
+}
+
+#[test]
+fn a_tls_listener_without_a_certificate() {
+    assert_snapshot!(told(r#""127.0.0.1:8080""#, r#""tls:127.0.0.1:8443""#), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 1: server: listens with tls: but shows no certificate; write tls = { cert = "…", key = "…" }
+    "#);
+}
+
+#[test]
+fn a_tls_listener_that_others_can_reach() {
+    assert_snapshot!(told(r#""127.0.0.1:8080""#, r#""tls:0.0.0.0:8443""#), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 2: server.listen[0]: would let other machines send requests with the token; write "127.0.0.1:PORT", or allow_remote = true if that is meant
+    "#);
+}
+
+#[test]
+fn a_certificate_that_is_none() {
+    assert_snapshot!(told("admin =", "tls = { cert = \"HOME/secret\", key = \"HOME/secret\" }
+admin ="), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.tls: HOME/secret holds no certificate; write the paths of PEM files
+    ");
+}
+
+#[test]
+fn a_certificate_of_a_listener_without_its_key() {
+    assert_snapshot!(told("admin =", "tls = { cert = \"HOME/secret\" }
+admin ="), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 3: server.tls.key: missing; write key = "/etc/bearerd/tls.key"
+    "#);
+}
