@@ -8,9 +8,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 deps:
 	tests/deps/install.sh build test
 
+# What it is built of is in the program, for `cargo audit bin` and the like.
 build:
-	tests/deps/install.sh build
-	$(CARGO) build --release --locked
+	tests/deps/install.sh release
+	$(CARGO) auditable build --release --locked
 
 test: deps
 	$(CARGO) test --workspace --locked
@@ -41,7 +42,7 @@ STATIC := $(shell uname -m)-unknown-linux-gnu
 test-deploy:
 	tests/deps/install.sh deploy
 	RUSTFLAGS="-C target-feature=+crt-static" \
-		$(CARGO) build --locked --profile quick --target $(STATIC) \
+		$(CARGO) auditable build --locked --profile quick --target $(STATIC) \
 		--package bearerd --bin bearerd --package bearerd-injector --bin bearerd-injector
 	$(CARGO) build --locked --package bearerd-emulator --example kubernetes
 	BEARERD=$(TARGET)/$(STATIC)/quick/bearerd \

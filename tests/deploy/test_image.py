@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import zlib
 
 import pytest
 
@@ -17,6 +18,22 @@ def test_the_image_file_is_clean():
 def test_the_programs_need_no_library(program, injector_program):
     for one in (program, injector_program):
         assert "NEEDED" not in run("readelf", "--dynamic", one).stdout
+
+
+def test_the_programs_say_what_they_are_built_of(build_stage, tmp_path):
+    """Stripped as they are in the images: the section of cargo-auditable, JSON in zlib."""
+    metadata = json.loads(run("cargo", "metadata", "--format-version", "1", "--locked", "--offline").stdout)
+    known = {(package["name"], package["version"]) for package in metadata["packages"]}
+    for name in ("image/bearerd", "injector/bearerd-injector"):
+        section = tmp_path / "section"
+        run("objcopy", "--dump-section", f".dep-v0={section}", build_stage / name, tmp_path / "copy")
+        told = json.loads(zlib.decompress(section.read_bytes()))["packages"]
+        root, = (package["name"] for package in told if package.get("root"))
+        assert root == name.rpartition("/")[2]
+        assert {(package["name"], package["version"]) for package in told} <= known
+        built_of = {package["name"] for package in told if package.get("kind") != "build"}
+        assert {"hyper", "rustls", "tokio", "aws-lc-rs"} <= built_of
+        assert not {"proptest", "criterion", "bearerd-emulator"} & built_of, "only tests need those"
 
 
 def files_in(containers, image):

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building, testing and measuring need beyond Rust, a C compiler, Node and Python.
 #
-#   tests/deps/install.sh [build|test|bench|deploy|fuzz]...      test and bench unless told otherwise
+#   tests/deps/install.sh [build|release|test|bench|deploy|fuzz]...      test and bench unless told otherwise
 #
-# build: cmake (for pingora-core's zlib); test: build and the servers and clients of the tests;
-# bench: build and the peers; deploy: build, containers, Prometheus and what checks manifests;
+# build: cmake (for pingora-core's zlib); release: build and cargo-auditable, which writes into a program
+# what it is built of; test: build and the servers and clients of the tests;
+# bench: build and the peers; deploy: release, containers, Prometheus and what checks manifests;
 # fuzz: build and cargo-fuzz, for a nightly compiler.
 # It does nothing, silently, where nothing is missing.
 
@@ -82,6 +83,11 @@ PYTHON
 }
 
 build() { debian cmake; }
+release() {
+    build
+    command -v cargo-auditable >/dev/null ||
+        cargo install --quiet --locked --version 0.7.7 cargo-auditable
+}
 tests() {
     debian cmake curl varnishtest=varnish h2load=nghttp2-client glewlwyd redis-server
     npm_packages "$root/tests/oidc"
@@ -97,7 +103,8 @@ fuzz() {
     command -v cargo-fuzz >/dev/null || cargo install --quiet --locked --version 0.13.1 cargo-fuzz
 }
 deploy() {
-    debian cmake wrk podman runc buildah nsenter=util-linux promtool=prometheus \
+    release
+    debian objcopy=binutils wrk podman runc buildah nsenter=util-linux promtool=prometheus \
         busybox=busybox-static iptables /usr/lib/podman/netavark=netavark
     npm_packages "$root/tests/deploy/operators"
     python_packages "$root/tests/deploy" kubernetes_tools
@@ -107,10 +114,11 @@ deploy() {
 for group in "$@"; do
     case $group in
         build) build ;;
+        release) release ;;
         test) tests ;;
         bench) bench ;;
         deploy) deploy ;;
         fuzz) fuzz ;;
-        *) fail "unknown group '$group'; there are: build, test, bench, deploy, fuzz" ;;
+        *) fail "unknown group '$group'; there are: build, release, test, bench, deploy, fuzz" ;;
     esac
 done
