@@ -312,6 +312,7 @@ fn every_test_that_security_md_names_exists() {
     let text = read(&root().join("SECURITY.md"));
     let mut tests = Vec::new();
     rust_files(&root().join("tests"), &mut tests);
+    rust_files(&root().join("src"), &mut tests);
     let all: String = tests.iter().map(|path| read(path)).collect();
     let named = text.split('`').skip(1).step_by(2).filter(|code| code.contains("::"));
     let mut count = 0;

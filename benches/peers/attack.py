@@ -38,7 +38,7 @@ name = "uploads"
 path_prefix = "/upload"
 upstream = "http://127.0.0.1:{sink}"
 credential = "token"
-replay = {{ body_bytes = 1048576 }}
+replay = {{ body_bytes = {upload_bytes} }}
 [[routes]]
 name = "api"
 upstream = "http://127.0.0.1:{guarded}"
@@ -216,7 +216,12 @@ def measure(name: str, attack, options, rig: Rig, sink_port: int) -> None:
         configuration = rig.home / "attack.toml"
         configuration.write_text(
             CONFIGURATION.format(
-                port=port, admin=free_port(), connections=4000, sink=sink_port, **rig.values
+                port=port,
+                admin=free_port(),
+                connections=4000,
+                sink=sink_port,
+                upload_bytes=UPLOAD_BYTES,
+                **rig.values,
             )
         )
         command = [rig.bearerd, "run", "--config", configuration]

@@ -1,15 +1,17 @@
 //! Upstreams that say by words, not by 401, that a token has expired (Q9): the answer is looked into,
 //! bounded, where the route or the dialect names its status; what is no such answer passes untouched.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use emulator::client::Client;
 use emulator::http::Body;
 use emulator::{Challenge, Reply, Step};
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::json;
 
+use crate::pressure::memory;
 use crate::stage::Stage;
 use crate::support::{DEADLINE, Daemon, request};
 use crate::vendors::Rig;
@@ -200,4 +202,25 @@ async fn q9_a_dialect_knows_the_signs_of_its_apis() {
     assert_eq!(daemon.get("/v1/secret").await.status, 200);
     assert_eq!(idp.asked().len(), 2);
     assert!(daemon.stop().success());
+}
+
+/// Eight kilobytes that unpack to eight megabytes are looked into so far, and passed on as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn q9_a_bomb_is_unpacked_a_little_and_passed_on_whole() {
+    let stage = Stage::new();
+    let body = format!("{{\"error\":\"{}\",\"code\":\"SESSION_GONE\"}}", " ".repeat(7 << 20));
+    let reply = gzipped(json_answer(403, ""), &body);
+    stage.api.serve("/bomb", reply);
+    let daemon = stage.ready(SIGNS).await;
+    let before = memory(&daemon, "VmRSS");
+    for _ in 0..20 {
+        let answer = daemon.get("/bomb").await;
+        assert_eq!((answer.status, answer.header("content-encoding")), (403, Some("gzip")));
+        let mut unpacked = String::new();
+        GzDecoder::new(&answer.body[..]).read_to_string(&mut unpacked).expect("as it was sent");
+        assert_eq!(unpacked.len(), body.len());
+    }
+    let grown = memory(&daemon, "VmHWM").saturating_sub(before);
+    assert!(grown < 8 << 10, "{grown} KiB");
+    assert_eq!(stage.idp.token_requests(), 1, "what lies so deep tells nothing");
 }

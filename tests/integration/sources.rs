@@ -9,6 +9,7 @@ mod exec;
 mod files;
 mod keys;
 mod leaks;
+mod manners;
 mod oddities;
 mod proofs;
 mod refusals;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -26,6 +27,12 @@ impl Home {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+
+    /// Lets all users in: what keeps them out is to be what lies there.
+    pub fn open_to_all(&self) {
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.0.path(), mode).expect("its owner's");
     }
 
     /// Writes a file and returns its path, for `{ file = … }`.
@@ -267,7 +274,33 @@ pub fn bearerd(arguments: &[&str]) -> (i32, String, String) {
         .output()
         .expect("bearerd runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    let (said, told) = (text(output.stdout), text(output.stderr));
+    assert_eq!(leaked(&told), None, "{told}");
+    // Telling a token is what `bearerd token` is for.
+    assert!(arguments.first() == Some(&"token") || leaked(&said).is_none(), "{said}");
+    (output.status.code().unwrap_or(-1), said, told)
+}
+
+/// Asks for `target` at a unix socket, as a user who is nobody: the beginning of the answer, or the
+/// error's name. `None` where this process may not become one.
+pub fn asked_by_nobody(socket: &Path, target: &str) -> Option<String> {
+    let program = "\
+import socket, sys
+caller = socket.socket(socket.AF_UNIX)
+try:
+    caller.connect(sys.argv[1])
+    caller.sendall(f'GET {sys.argv[2]} HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n'.encode())
+    print('told', caller.recv(1000))
+except OSError as error:
+    print(type(error).__name__)
+";
+    let privileged = rustix::process::geteuid().is_root();
+    let mut others = Command::new("python3");
+    others.args(["-c", program]).arg(socket).arg(target);
+    std::os::unix::process::CommandExt::uid(&mut others, 65534);
+    let output = privileged.then(|| others.output().expect("python3 runs"))?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The text of `path`, for assertions.

@@ -31,8 +31,8 @@ pub fn leaked(text: &str) -> Option<&str> {
     text.get(at..at + PART)
 }
 
-/// Its ends; and of how it looks in base64, inside of something else, the first piece that is all
-/// its own.
+/// Its ends, as they are and percent-encoded; and of how it looks in base64, inside of something else,
+/// the first piece that is all its own.
 fn remember(secret: &str) {
     let mut minted = locked(&MINTED);
     let mut add = |text: &[u8]| {
@@ -40,14 +40,25 @@ fn remember(secret: &str) {
             minted.insert(*part);
         }
     };
-    add(secret.as_bytes());
-    add(&secret.as_bytes()[secret.len().saturating_sub(PART)..]);
+    for form in [secret.to_owned(), percent_encoded(secret)] {
+        add(form.as_bytes());
+        add(&form.as_bytes()[form.len().saturating_sub(PART)..]);
+    }
     for before in 0..3 {
         let within = [&[0; 2][..before], secret.as_bytes()].concat();
         let own = before + usize::from(before > 0);
         add(&BASE64_STANDARD.encode(&within).as_bytes()[own..]);
         add(&BASE64_URL_SAFE_NO_PAD.encode(&within).as_bytes()[own..]);
     }
+}
+
+/// As the strictest encoder has it: letters and digits only.
+fn percent_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte.is_ascii_alphanumeric() {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 /// A random UUID.
@@ -84,7 +95,8 @@ fn random(bytes: usize) -> Vec<u8> {
 fn what_was_made_is_recognised_in_every_form() {
     let token = opaque(32);
     let basic = BASE64_STANDARD.encode(format!("client:{token}"));
-    for text in [&token, &token[..12], &token[token.len() - 12..], &basic] {
+    let percent = percent_encoded(&format!("-{token}_"));
+    for text in [&token, &token[..12], &token[token.len() - 12..], &basic, &percent] {
         assert!(leaked(&format!("a line with {text} in it")).is_some(), "{text}");
     }
     assert_eq!(leaked(&format!("a line with {} in it", &token[..11])), None);

@@ -1,8 +1,12 @@
 //! Files that are not bearerd's any more, and clocks that jump.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use serde_json::json;
+
 use super::*;
+use crate::support::{read, request};
 
 type Change = fn(&Bed);
 
@@ -82,4 +86,43 @@ async fn a_wall_clock_that_jumps_costs_at_most_a_refresh() {
         assert!(bed.holds_newest());
         bed.unharmed();
     }
+}
+
+/// While a machine sleeps its monotonic clock stands still. What it held before may be dead when it
+/// wakes, and a request that came meanwhile must not carry it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_slept_sends_no_token_of_before() {
+    const NIGHT: u64 = 8 * 3600;
+    let bed = Bed::new();
+    bed.idp.set_expires_in(json!(3600));
+    let daemon = bed.started().await;
+    assert_eq!(daemon.get("/evening").await.status, 200);
+    let carried = || bed.api.last_request().and_then(|request| request.header("authorization"));
+    let (evening, refreshes) = (carried(), bed.idp.token_requests());
+    daemon.signal("STOP");
+    let asleep = tokio::spawn(request_of_the_night(daemon.proxy));
+    eventually("the request has come", async || waits_unread(daemon.proxy)).await;
+    bed.plan(&format!("clock {NIGHT}"));
+    daemon.signal("CONT");
+    assert_eq!(asleep.await.unwrap(), 200);
+    assert!(carried().is_some() && carried() != evening, "a token of before was sent");
+    assert_eq!(bed.idp.token_requests(), refreshes + 1);
+    assert_eq!(daemon.get("/morning").await.status, 200);
+    assert_eq!(bed.idp.token_requests(), refreshes + 1, "once is enough");
+    assert!(bed.holds_newest());
+    bed.unharmed();
+}
+
+async fn request_of_the_night(proxy: SocketAddr) -> u16 {
+    request(proxy, "GET", "/night", &[], b"").await.status
+}
+
+/// Whether something lies at `address` that nobody has accepted or read.
+fn waits_unread(address: SocketAddr) -> bool {
+    let port = format!(":{:04X}", address.port());
+    read("/proc/net/tcp").lines().skip(1).any(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let unread = columns[4].split(':').nth(1).is_some_and(|n| n.bytes().any(|d| d != b'0'));
+        columns[1].ends_with(&port) && unread
+    })
 }

@@ -23,7 +23,12 @@ fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
 
 const OK: (&str, &str) = (":status", "200");
 
-const ROWS: [Row; 25] = [
+/// h2 drops it; what is left is an answer.
+const LENIENT: Row =
+    ("a field of requests", |on| head(on, END_STREAM, &[OK, (":path", "/smuggled")]));
+
+const ROWS: [Row; 26] = [
+    LENIENT,
     ("data before a head", |on| frame(DATA, END_STREAM, on, b"smuggled")),
     ("no status", |on| head(on, END_STREAM, &[("x", "smuggled")])),
     ("two statuses", |on| head(on, END_STREAM, &[OK, (":status", "201")])),
@@ -120,7 +125,9 @@ async fn the_next_caller_gets_its_own_answer_whatever_an_http2_upstream_did() {
         if let Ok(answer) = caller.request("GET", "/", &[], b"").await {
             let reason = answer.header("bearerd-reason");
             let told = matches!(reason, Some("upstream_protocol" | "upstream_timeout"));
-            assert!(told, "{name}: {} {:?} {}", answer.status, answer.head, answer.text());
+            let left = *name == LENIENT.0 && answer.status == 200 && answer.body.is_empty();
+            assert!(!format!("{:?}", answer.head).contains("smuggled"), "{name}");
+            assert!(told || left, "{name}: {} {:?} {}", answer.status, answer.head, answer.text());
         }
         for _ in 0..3 {
             let next = request(daemon.proxy, "GET", "/own", &[], b"").await;
