@@ -226,7 +226,7 @@ def measure(name: str, attack, options, rig: Rig, sink_port: int) -> None:
         )
         command = [rig.bearerd, "run", "--config", configuration]
         process = stack.enter_context(Process(command, rig.proxy_core, rig.home / "bearerd.out"))
-        Proxy("bearerd", port, process).await_answer(rig.body)
+        Proxy("bearerd", port, process).await_answer()
         if attack:
             attacker = multiprocessing.Process(target=attack, args=(port,), daemon=True)
             attacker.start()
@@ -256,7 +256,7 @@ def main() -> int:
         find("nginx")
         with ExitStack() as stack:
             home = stack.enter_context(tempfile.TemporaryDirectory(prefix="bearerd-attack-"))
-            rig = Rig(Path(home), options.bearerd, 100)
+            rig = Rig(Path(home), options.bearerd)
             stack.enter_context(rig.upstream())
             sink_port = free_port()
             reading = multiprocessing.Process(target=sink, args=(sink_port,), daemon=True)
