@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use emulator::http::{Exchange, Handler, Reply, Work};
+use serde_json::Value;
 
 use crate::support::request;
 
@@ -38,6 +39,11 @@ impl Judge {
 
     /// Whether the server says that `token` is active.
     pub async fn is_active(&self, token: &str) -> bool {
+        self.introspect(token).await["active"] == true
+    }
+
+    /// All that the server says about `token`.
+    pub async fn introspect(&self, token: &str) -> Value {
         let token: String = form_urlencoded::byte_serialize(token.as_bytes()).collect();
         let fields = [
             ("Authorization", self.authorization.as_str()),
@@ -47,7 +53,7 @@ impl Judge {
         let form = format!("token={token}");
         let answer = request(self.server, "POST", &self.path, &fields, form.as_bytes()).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        answer.json()["active"] == true
+        answer.json()
     }
 }
 

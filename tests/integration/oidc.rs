@@ -5,6 +5,7 @@ mod certificates;
 mod clients;
 mod dpop;
 mod login;
+mod tokens;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

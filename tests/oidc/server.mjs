@@ -23,13 +23,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { X509Certificate, randomBytes } from 'node:crypto';
 import { exportJWK, exportPKCS8, generateKeyPair } from 'jose';
-import Provider from 'oidc-provider';
+import Provider, { errors } from 'oidc-provider';
 import { MapAdapter } from './adapter.mjs';
 
 const ACCOUNT = 'alice';
 const SCOPE = 'openid offline_access orders.read';
 const ROUTES = { token: '/token', introspection: '/token/introspection' };
 const DEVICE_GRANT = 'urn:ietf:params:oauth:grant-type:device_code';
+const RESOURCE = 'https://api.example/orders'; // the only one that tokens are given for (RFC 8707)
 const FORTNIGHT = 14 * 24 * 60 * 60;
 
 // The id and the secret of `nasty` work by basic only when both are form-encoded first
@@ -146,6 +147,11 @@ function clientCertificate({ req: { socket } }) {
   return raw && new X509Certificate(raw);
 }
 
+function resourceServer(_ctx, resource) {
+  if (resource !== RESOURCE) throw new errors.InvalidTarget();
+  return { scope: 'orders.read', accessTokenFormat: 'opaque' };
+}
+
 async function authorizationServer(issuer, { life, nonce }, clients, tlsPort) {
   return new Provider(issuer, {
     adapter: MapAdapter,
@@ -176,6 +182,8 @@ async function authorizationServer(issuer, { life, nonce }, clients, tlsPort) {
       },
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => nonce },
       introspection: { enabled: true, allowedPolicy: () => true },
+      revocation: { enabled: true },
+      resourceIndicators: { enabled: true, getResourceServerInfo: resourceServer },
     },
     findAccount: (_ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
     jwks: { keys: [await signingKey()] },
@@ -308,6 +316,7 @@ async function main() {
     token_url: issuer + ROUTES.token,
     introspection_url: issuer + ROUTES.introspection,
     tls_token_url: tlsPort && `https://127.0.0.1:${tlsPort}${ROUTES.token}`,
+    resource: RESOURCE,
     clients: CLIENTS,
     signing: Object.fromEntries(
       Object.entries(signing).map(([name, { registered, ...rest }]) => [

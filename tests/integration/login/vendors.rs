@@ -110,9 +110,10 @@ flow = { obtain = ["refresh"] }
 [keys]
 host = { kind = "host", required = true }
 app = { kind = "text", required = true }
+tenant = { kind = "text", required = true }
 refresh_token = { kind = "secret", rotating = true }
 [login]
-code = { url = "{host}/signin", query = [["app", "{app}"]], exchange = ["code"] }
+code = { url = "{host}/{tenant}/signin", query = [["app", "{app}"]], exchange = ["code"] }
 [exchange.refresh]
 needs = ["refresh_token"]
 json = { app = "{app}", refresh = "{refresh_token}" }
@@ -129,7 +130,8 @@ async fn a_dialect_of_ones_own_can_have_a_login() {
     let idp = emulator::Oauth2::start(Tls::Off, &rig.tokens);
     let dialect = rig.home.write("acme.toml", OWN);
     let credential = format!(
-        "provider = \"custom\"\ndialect = \"{dialect}\"\nhost = \"{}\"\napp = \"the app\"\n{}",
+        "provider = \"custom\"\ndialect = \"{dialect}\"\nhost = \"{}\"\napp = \"the app\"\n\
+         tenant = \"a b/c\"\n{}",
         idp.url(),
         rig.store()
     );
@@ -139,7 +141,8 @@ async fn a_dialect_of_ones_own_can_have_a_login() {
     idp.script([Step::from(Reply::json(200, data))]);
     let login = Login::start(&rig.home, &[]);
     let url = login.url();
-    assert!(url.starts_with(&format!("{}/signin?response_type=code&app=the+app&", idp.url())));
+    let begin = format!("{}/a%20b%2Fc/signin?response_type=code&app=the+app&", idp.url());
+    assert!(url.starts_with(&begin), "each value as its place wants it: {url}");
     let query = url.split_once('?').expect("a query").1;
     let value = |wanted: &str| {
         let mut pairs = form_urlencoded::parse(query.as_bytes());
