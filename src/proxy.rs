@@ -18,6 +18,7 @@ mod exchange;
 pub mod footprint;
 mod framing;
 pub mod hop;
+mod inbound;
 pub mod inject;
 pub mod key;
 pub mod listener;

@@ -9,6 +9,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::inbound::Inbound;
 use super::reject::{self, Reason};
 use super::relay::{Downstream, Record, Relay};
 use super::replay::{Handle, Outbound};
@@ -71,6 +72,10 @@ impl Exchange {
         wire.take_early(request.version() == Version::HTTP_11);
         let upgrade = shape::upgrade(&mut request);
         let (asked, body) = request.into_parts();
+        let body = match asked.version {
+            Version::HTTP_2 => Inbound::http2(body, Arc::clone(&wire)),
+            _ => Inbound::http1(body),
+        };
         let admitted = shape::check_framing(&asked, &wire).and_then(|()| routes.admit(&asked));
         let route = match admitted {
             Ok(route) => Arc::clone(route),

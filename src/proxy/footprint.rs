@@ -3,7 +3,7 @@
 //! It is what connections come to if all of them do harm at once, in both directions: usual ones take
 //! a small part of it, an idle one some 4 KiB. Every term is room that somebody can fill.
 
-use super::connection::http2::{CONNECTION_WINDOW, SEND_BUFFER};
+use super::connection::http2::{SEND_BUFFER, max_unread};
 use super::replay::PIECE;
 use super::upstream::{http1, http2};
 use crate::config::{Config, Limits, Listen, RouteConfig};
@@ -46,7 +46,7 @@ impl Footprint {
         Self {
             base: BASE + config.server.threads * shared * http2::MAX_BUFFERED,
             http1: blocks_of_caller(limits) + call + OVERHEAD + of_callers,
-            http2: CONNECTION_WINDOW as usize + streams * stream + of_callers,
+            http2: max_unread(limits.http2_streams) + streams * stream + of_callers,
             copies: limits.replay_bytes,
             connections: limits.connections,
         }

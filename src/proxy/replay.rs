@@ -12,9 +12,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::hop;
+use super::inbound::Inbound;
 
 /// So much of a copy is in memory a second time while it is sent again.
 pub(super) const PIECE: usize = 16 << 10;
@@ -83,7 +83,7 @@ pub struct Position {
 }
 
 /// A request body on its way up.
-pub enum Outbound<B = Incoming> {
+pub enum Outbound<B = Inbound> {
     /// None at all: nothing to keep, nothing to allocate.
     Empty,
     /// Streamed and forgotten.
@@ -170,7 +170,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outbound<B> {
 }
 
 /// The means to send a body again.
-pub struct Handle<B = Incoming>(Option<Arc<Mutex<Copy<B>>>>);
+pub struct Handle<B = Inbound>(Option<Arc<Mutex<Copy<B>>>>);
 
 impl<B: Body<Data = Bytes> + Unpin> Handle<B> {
     /// The body from its beginning; `None` if it has outgrown its copy by now.

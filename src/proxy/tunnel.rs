@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::alarm::Alarm;
 use super::relay::Record;
@@ -70,9 +71,12 @@ impl Tunnel {
     /// time.
     pub(super) async fn run(mut self) {
         let Ok(caller) = self.caller.await else { return };
-        let mut caller = TokioIo::new(caller);
         let idle = self.record.route().config.timeouts.idle;
         let dog = self.record.watchdog();
+        // A stream beneath HTTP/2 does not know for whom it moves.
+        let moved = |_: &[u8]| dog.progress();
+        let caller = InspectWriter::new(TokioIo::new(caller), moved);
+        let mut caller = InspectReader::new(caller, moved);
         dog.request(monotonic() + idle, idle);
         let mut alarm = pin!(Alarm::new(dog));
         let copying = async {

@@ -8,7 +8,7 @@ mod callers;
 mod conformance;
 mod crowds;
 mod floods;
-mod frames;
+pub mod frames;
 mod limits;
 mod readers;
 mod recorder;

@@ -106,7 +106,7 @@ async fn a_cookie_in_crumbs_is_whole_for_http_1_1() {
 }
 
 /// An upstream that speaks HTTP/2 only, refuses what has no token, and tells what it was sent.
-async fn upstream() -> SocketAddr {
+pub async fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move {

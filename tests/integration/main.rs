@@ -61,6 +61,7 @@ mod smoke;
 mod sources;
 mod stage;
 mod stale;
+mod streams;
 mod support;
 mod targets;
 mod token;

@@ -3,10 +3,9 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -14,26 +13,40 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 mod heads;
+mod load;
 mod streams;
 
 use heads::Heads;
-use streams::{Open, Streams};
+use load::Load;
+use streams::Streams;
 
 use super::Served;
 use crate::clock::monotonic;
 use crate::proxy::handle;
-use crate::proxy::relay::Downstream;
 use crate::proxy::watchdog::Watchdog;
 use crate::proxy::wire::Wire;
 
 /// What one stream may send before we have read it.
-const WINDOW: u32 = 256 << 10;
-/// What all streams of a connection may send before we have read it.
-pub(in crate::proxy) const CONNECTION_WINDOW: u32 = 4 * WINDOW;
+const WINDOW: u32 = 128 << 10;
+/// RFC 9113 §6.9.1.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// What one stream may have written of its response before the caller takes it.
 pub(in crate::proxy) const SEND_BUFFER: usize = 64 << 10;
-/// A caller that has been told to go may take so long.
+/// A caller that has been told to go, and whose requests are over, may take so long.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What all streams of a connection may send before we have read it: `streams` that stand still do not
+/// hold up the others.
+fn connection_window(streams: u32) -> u32 {
+    WINDOW.saturating_mul(streams).min(MAX_WINDOW)
+}
+
+/// What h2 may hold of the requests on a connection: its window, and for small frames, which take more
+/// room than they bring, half as much again.
+pub(in crate::proxy) fn max_unread(streams: u32) -> usize {
+    let window = connection_window(streams) as usize;
+    window + window / 2
+}
 
 /// Serves HTTP/2 on `io`.
 pub(super) async fn serve<I>(io: I, served: Served)
@@ -42,18 +55,19 @@ where
 {
     let Served { routes, drain } = served;
     let limits = routes.borrow().limits;
-    let open = Arc::new(AtomicUsize::new(0));
+    let load = Load::default();
     let streams = Streams::default();
-    let (counted, begun) = (Arc::clone(&open), streams.clone());
+    let (of_requests, begun) = (load.clone(), streams.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let routes = Arc::clone(&routes.borrow());
         let dog = Watchdog::new(monotonic(), limits.idle_time, limits.head_time);
         let wire = Arc::new(Wire::new(dog));
         let answer = handle(routes, Arc::clone(&wire), request);
-        begun.begin(wire, Open::count(&counted));
-        async move { Ok::<Response<Downstream>, Infallible>(answer.await) }
+        begun.begin(wire, of_requests.request());
+        let load = of_requests.clone();
+        async move { Ok::<_, Infallible>(answer.await.map(|body| load.answer(body))) }
     });
-    let io = TokioIo::new(Heads::new(io, limits.head_time));
+    let io = TokioIo::new(Heads::new(io, limits.head_time, load.clone()));
     let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.http2_streams)
@@ -62,7 +76,7 @@ where
         .max_pending_accept_reset_streams(limits.http2_resets)
         .max_local_error_reset_streams(limits.http2_resets)
         .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(limits.http2_streams))
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.idle_time)
         .serve_connection(io, service);
@@ -71,32 +85,37 @@ where
     tokio::select! {
         _ = &mut connection => return,
         () = drain.wait() => {}
-        () = idle(&open, limits.idle_time) => {}
+        () = idle(&load, limits.idle_time) => {}
     }
     connection.as_mut().graceful_shutdown();
-    let gone = async {
-        loop {
-            tokio::time::sleep(FAREWELL).await;
-            if open.load(Relaxed) == 0 {
-                return;
-            }
-        }
-    };
+    // hyper ends the connection once its caller has answered, which it may never do.
     tokio::select! {
         _ = connection => {}
-        () = gone => {}
+        () = gone(&load) => {}
+        () = idle(&load, limits.idle_time) => {}
     }
 }
 
-/// Returns when no request has been open for `limit` or longer.
-async fn idle(open: &AtomicUsize, limit: Duration) {
-    let mut was_idle = false;
+/// Returns a while after nothing is under way any more.
+async fn gone(load: &Load) {
     loop {
-        tokio::time::sleep(limit / 2).await;
-        let is_idle = open.load(Relaxed) == 0;
-        if is_idle && was_idle {
+        tokio::time::sleep(FAREWELL).await;
+        if load.is_none() {
             return;
         }
-        was_idle = is_idle;
+    }
+}
+
+/// Returns when no request has been open for half of `limit` or longer, and nothing was taken of what
+/// is left of answers.
+async fn idle(load: &Load, limit: Duration) {
+    let mut before = None;
+    loop {
+        tokio::time::sleep(limit / 2).await;
+        let rest = load.rest();
+        if rest.is_some() && rest == before {
+            return;
+        }
+        before = rest;
     }
 }

@@ -1,13 +1,17 @@
 //! The time that a request head may take in HTTP/2. Nothing else can come on a connection while a
 //! head is incomplete (RFC 9113 §4.3), and hyper waits for it as long as it takes.
+//!
+//! It also tells the connection's load what h2 is writing.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+
+use super::load::{Load, Open};
 
 /// RFC 9113 §4.1.
 const FRAME_HEAD: usize = 9;
@@ -24,11 +28,22 @@ pub(super) struct Heads<I> {
     limit: Duration,
     frames: Frames,
     late: Option<Pin<Box<Sleep>>>,
+    load: Load,
+    /// Something has been written that is not flushed yet.
+    unsaid: Option<Open>,
 }
 
 impl<I> Heads<I> {
-    pub(super) fn new(io: I, limit: Duration) -> Self {
-        Self { io, limit, frames: Frames::default(), late: None }
+    pub(super) fn new(io: I, limit: Duration, load: Load) -> Self {
+        Self { io, limit, frames: Frames::default(), late: None, load, unsaid: None }
+    }
+
+    fn writes(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.unsaid.get_or_insert_with(|| self.load.unsaid());
+        if written.is_ready() {
+            self.load.wrote();
+        }
+        written
     }
 }
 
@@ -115,7 +130,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Heads<I> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.writes(written)
     }
 
     fn poll_write_vectored(
@@ -123,7 +139,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Heads<I> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.writes(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -131,7 +148,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Heads<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.unsaid = None;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -6,13 +6,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 
+use super::load::Open;
 use crate::proxy::alarm::{Alarm, Rung};
 use crate::proxy::wire::Wire;
 
@@ -50,22 +50,6 @@ where
     }
 }
 
-/// Counts one open request.
-pub(super) struct Open(Arc<AtomicUsize>);
-
-impl Open {
-    pub(super) fn count(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Relaxed);
-        Self(Arc::clone(open))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 pin_project! {
     /// A stream's task in time; dropped before its end, it resets the stream.
     struct Timed<F> {
@@ -87,7 +71,7 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
         loop {
             if this.task.as_mut().poll(cx).is_ready() {
                 if let Some(tunnel) = this.wire.take_tunnel() {
-                    let open = Open::count(&this.open.0);
+                    let open = this.open.clone();
                     tokio::spawn(async move {
                         tunnel.run().await;
                         drop(open);

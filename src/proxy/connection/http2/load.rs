@@ -1,0 +1,118 @@
+//! What is under way on an HTTP/2 connection. A request is over when the last of its answer is with
+//! h2, which keeps that for as long as its caller opens no window for it, or does not read.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::proxy::relay::{Downstream, RelayError};
+
+/// What is under way on one connection.
+#[derive(Clone, Default)]
+pub(super) struct Load {
+    requests: Arc<AtomicUsize>,
+    /// Pieces that the caller has not taken yet.
+    unsaid: Arc<AtomicUsize>,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Load {
+    /// A request is open as long as that lives.
+    pub(super) fn request(&self) -> Open {
+        Open::count(&self.requests)
+    }
+
+    /// Something is not said yet as long as that lives.
+    pub(super) fn unsaid(&self) -> Open {
+        Open::count(&self.unsaid)
+    }
+
+    /// Something was written.
+    pub(super) fn wrote(&self) {
+        self.writes.fetch_add(1, Relaxed);
+    }
+
+    /// Every piece of `body` is unsaid until it has been written.
+    pub(super) fn answer(&self, body: Downstream) -> Answer {
+        Answer { body, load: self.clone() }
+    }
+
+    /// True if no request is open and all is said.
+    pub(super) fn is_none(&self) -> bool {
+        self.requests.load(Relaxed) == 0 && self.unsaid.load(Relaxed) == 0
+    }
+
+    /// `None` while a request is open; else a number that changes as long as the caller takes what is
+    /// left of its answers.
+    pub(super) fn rest(&self) -> Option<usize> {
+        let left = self.unsaid.load(Relaxed) > 0;
+        let moved = if left { self.writes.load(Relaxed) } else { 0 };
+        (self.requests.load(Relaxed) == 0).then_some(moved)
+    }
+}
+
+/// Counts one thing.
+pub(super) struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn count(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Clone for Open {
+    fn clone(&self) -> Self {
+        Self::count(&self.0)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The body of an answer.
+pub(super) struct Answer {
+    body: Downstream,
+    load: Load,
+}
+
+/// A piece of it.
+struct Piece {
+    data: Bytes,
+    _unsaid: Open,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = RelayError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let counted = |data| Bytes::from_owner(Piece { data, _unsaid: self.load.unsaid() });
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
