@@ -64,7 +64,9 @@ impl Worker {
     #[allow(clippy::disallowed_methods)] // one of the two places that spawn
     async fn run(&mut self) -> io::Result<()> {
         for listener in self.listeners.drain(..) {
-            let door = Door { routes: self.routes.clone(), drain: Arc::clone(&self.drain) };
+            let speaks_tls = matches!(listener, Bound::Tls(_));
+            let (routes, drain) = (self.routes.clone(), Arc::clone(&self.drain));
+            let door = Door { routes, drain, speaks_tls };
             match listener {
                 Bound::Tcp(listener) => {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -124,7 +126,12 @@ async fn tls(stream: TcpStream, served: Served) {
         (routes.tls.clone(), routes.limits.head_time)
     };
     let Some(config) = config else { return };
-    let shaken = timeout(limit, TlsAcceptor::from(config).accept(stream)).await;
+    let shaking = timeout(limit, TlsAcceptor::from(config).accept(stream));
+    // No request is under way before there is a connection to ask on.
+    let shaken = tokio::select! {
+        shaken = shaking => shaken,
+        () = served.drain.wait() => return,
+    };
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake with a caller failed"),
@@ -141,6 +148,7 @@ async fn tls(stream: TcpStream, served: Served) {
 struct Door {
     routes: watch::Receiver<Arc<Routes>>,
     drain: Arc<Drain>,
+    speaks_tls: bool,
 }
 
 impl Door {
@@ -173,6 +181,8 @@ impl Door {
                             drop(open);
                         });
                     }
+                    // Who waits for a handshake understands nothing else.
+                    Place::Full(_) if self.speaks_tls => {}
                     Place::Full(open) => {
                         tokio::spawn(async move {
                             turn_away(io).await;

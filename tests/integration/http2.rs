@@ -15,15 +15,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use crate::by_hand::REFUSED;
 use crate::stage::{Stage, route_to};
 use crate::support::{DEADLINE, Daemon};
 
-type Sender = SendRequest<Full<Bytes>>;
+pub type Sender = SendRequest<Full<Bytes>>;
 
-async fn speak<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: I) -> Sender {
+pub async fn speak<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: I) -> Sender {
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io))
             .await
@@ -36,7 +35,7 @@ async fn caller(to: SocketAddr) -> Sender {
     speak(TcpStream::connect(to).await.expect("a connection")).await
 }
 
-async fn ask(sender: &mut Sender, path: &str, body: &[u8]) -> (http::response::Parts, Bytes) {
+pub async fn ask(sender: &mut Sender, path: &str, body: &[u8]) -> (http::response::Parts, Bytes) {
     let method = if body.is_empty() { "GET" } else { "POST" };
     let request = Request::builder()
         .method(method)
@@ -197,49 +196,4 @@ async fn an_upstream_that_does_not_speak_http2_is_told_so_by_a_502() {
     daemon.ready().await;
     let (answer, _peer) = tokio::join!(daemon.get("/"), answering);
     assert_eq!((answer.status, answer.header("bearerd-reason")), (502, Some("upstream_protocol")));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tls_listener_agrees_on_either_protocol() {
-    let stage = Stage::new();
-    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("signed");
-    let certificate = stage.home.write("tls.crt", &signed.cert.pem());
-    let key = stage.home.write("tls.key", &signed.signing_key.serialize_pem());
-    let server = format!(
-        "[server]\nlisten = [\"tls:127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
-         tls = {{ cert = \"{certificate}\", key = \"{key}\" }}\n"
-    );
-    let daemon =
-        Daemon::start_with(&stage.home, &(server + &stage.credential("") + &stage.route("")));
-    daemon.ready().await;
-    let line = daemon.wait_for_log("bearerd is listening");
-    let port = line.split("tls:127.0.0.1:").nth(1).and_then(|rest| rest.split('"').next());
-    let address = format!("127.0.0.1:{}", port.expect("told where"));
-    for protocol in ["h2", "http/1.1"] {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(signed.cert.der().clone()).expect("a root");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let stream = TcpStream::connect(&address).await.expect("a connection");
-        let name = "localhost".try_into().expect("a name");
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-        let stream = stream.expect("a handshake");
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
-        let status = if protocol == "h2" {
-            ask(&mut speak(stream).await, "/", b"").await.0.status
-        } else {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1");
-            tokio::spawn(connection);
-            let request = Request::builder().uri("/").header("host", "localhost");
-            let request = request.body(Full::<Bytes>::default()).expect("a request");
-            sender.send_request(request).await.expect("an answer").status()
-        };
-        assert_eq!(status, 200, "{protocol}");
-    }
 }

@@ -64,6 +64,7 @@ mod stale;
 mod streams;
 mod support;
 mod targets;
+mod tls_listener;
 mod token;
 mod traces;
 mod trailers;
