@@ -268,7 +268,7 @@ pub enum ReplayOutcome {
     Unauthorized,
     /// The request's body was too large to keep.
     BodyTooLarge,
-    /// The request cannot be sent twice.
+    /// The request cannot be sent twice, or its second sending came to no answer.
     NotReplayable,
     /// No newer token came in time.
     TokenUnavailable,

@@ -47,6 +47,8 @@ pub(super) struct Exchange {
     outgoing: Outgoing,
     /// The token that the request carries; `None` while it waits for one, and with the caller's own.
     held: Option<Held>,
+    /// How long this sending has waited for a token.
+    waited: Duration,
     /// The caller's own credential goes out instead of ours.
     keeps_own: bool,
     /// The body once more; `None` if it cannot be sent again.
@@ -99,16 +101,17 @@ impl Exchange {
         let body = Outbound::new(body, limit, &routes.budget, &config.header);
         // RFC 9110 §7.8: an upgrade may have begun, so it is never sent twice.
         let body_again = if upgrade.is_none() { body.handle() } else { None };
-        let (held, sent_twice, looked) = (None, false, Looked::default());
+        let (held, waited, looked) = (None, Duration::ZERO, Looked::default());
         let mut exchange = Box::new(Self {
             routes,
             now,
             record,
             outgoing,
             held,
+            waited,
             keeps_own,
             body_again,
-            sent_twice,
+            sent_twice: false,
             looked,
             upgrade,
             spans: Spans::new(),
@@ -131,13 +134,15 @@ impl Exchange {
     }
 
     /// Connecting takes its time: an expired token is not sent, not even then.
-    fn judge_again(&mut self) -> Result<(), Reason> {
+    async fn judge_again(&mut self) -> Result<(), Reason> {
         let now = Moment::now();
         if self.held.as_ref().is_none_or(|held| !held.expires_at.reached(now)) {
             return Ok(());
         }
-        let held = self.route().credential.bearer(now, &self.route().config.scheme);
-        let held = held.ok_or(Reason::TokenUnavailable(Duration::from_secs(1)))?;
+        let held = match self.route().credential.bearer(now, &self.route().config.scheme) {
+            Some(held) => held,
+            None => self.wait_for_token(now.mono).await?,
+        };
         self.carry(held);
         Ok(())
     }
@@ -179,19 +184,21 @@ impl Exchange {
     /// Waits for what was missing, a token or a connection, and sends.
     pub(super) async fn send_when_possible(&mut self, body: Outbound) -> Answered {
         if self.held.is_none() && !self.keeps_own {
-            let held = self.wait_for_token().await?;
+            let held = self.wait_for_token(self.now.mono).await?;
             self.carry(held);
         }
         self.send(body).await
     }
 
-    /// The next token if it comes in time.
-    async fn wait_for_token(&self) -> Result<Held, Reason> {
+    /// The next token if it comes in what is left, from `from` on, of the time that it may take.
+    async fn wait_for_token(&mut self, from: Instant) -> Result<Held, Reason> {
         let route = self.route();
-        let deadline = self.now.mono + route.config.wait;
+        let deadline = from + route.config.wait.saturating_sub(self.waited);
         self.record.watchdog().request(deadline + WATCHDOG_SLACK, Duration::ZERO);
         let held = route.credential.newer_than(0, deadline, &route.config.scheme).await;
-        route.credential_metrics.waited(monotonic() - self.now.mono);
+        let waited = monotonic() - from;
+        route.credential_metrics.waited(waited);
+        self.waited += waited;
         held.map_err(|unavailable| Reason::TokenUnavailable(unavailable.retry_after))
     }
 
@@ -200,7 +207,7 @@ impl Exchange {
             Some(lease) => lease,
             None => self.connect().await?,
         };
-        self.judge_again()?;
+        self.judge_again().await?;
         self.await_answer(monotonic());
         let call = self.start(lease, body);
         self.head(call).await

@@ -204,6 +204,9 @@ async fn a_replay_whose_connection_ends_under_it_is_not_sent_a_third_time() {
     drop(peer);
     assert_eq!(reason(&answer(asked).await), (502, Some("upstream_protocol")));
     assert!(!upstream.is_called().await, "sent a third time");
+    let counted =
+        async |labels: &[&str]| daemon.metric("bearerd_replays_total", labels).await as u64;
+    assert_eq!((counted(&["not_replayable"]).await, counted(&[]).await), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

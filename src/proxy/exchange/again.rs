@@ -11,6 +11,7 @@ use crate::clock::{Moment, monotonic};
 use crate::credential::Held;
 use crate::metrics::ReplayOutcome;
 use crate::proxy::challenge;
+use crate::proxy::reject::Reason;
 use crate::proxy::relay::Relay;
 use crate::proxy::replay::{Handle, Outbound};
 use crate::proxy::upstream::{Call, Failed};
@@ -35,7 +36,7 @@ impl Exchange {
         };
         let Some(body) = body else { return Err(reason(&failed.error)) };
         let lease = self.connect().await?;
-        self.judge_again()?;
+        self.judge_again().await?;
         self.await_answer(monotonic());
         let call = self.start(lease, body);
         let answered = call.head(self.record.wire()).await;
@@ -100,19 +101,25 @@ impl Exchange {
         }
         self.looked = Looked::default();
         self.carry(newer);
-        let (second, mut call) = self.send(body).await?;
-        let concerned = self.is_refused(&second);
-        let refused_again = concerned && self.says_expired(&second, &mut call).await?;
-        metrics.replayed(if refused_again {
-            ReplayOutcome::Unauthorized
-        } else {
-            ReplayOutcome::Succeeded
+        let second = self.second(body).await;
+        metrics.replayed(match &second {
+            Ok((.., true)) => ReplayOutcome::Unauthorized,
+            Ok((.., false)) => ReplayOutcome::Succeeded,
+            Err(Reason::TokenUnavailable(_)) => ReplayOutcome::TokenUnavailable,
+            Err(_) => ReplayOutcome::NotReplayable,
         });
-        Ok((second, call))
+        second.map(|(head, call, _)| (head, call))
+    }
+
+    /// The answer to the second sending, and whether it is a refusal too.
+    async fn second(&mut self, body: Outbound) -> Result<(response::Parts, Call, bool), Reason> {
+        let (head, mut call) = self.send(body).await?;
+        let refused = self.is_refused(&head) && self.says_expired(&head, &mut call).await?;
+        Ok((head, call, refused))
     }
 
     /// A token that may do better than the refused one; `None` if there is none in time.
-    async fn replacement(&self, refused: &Held) -> Option<Held> {
+    async fn replacement(&mut self, refused: &Held) -> Option<Held> {
         let route = self.route();
         let started = Moment::now();
         let deadline = started.mono + route.config.wait;
@@ -129,7 +136,9 @@ impl Exchange {
             return route.credential.bearer(Moment::now(), scheme);
         }
         let held = route.credential.replacement(refused.generation, deadline, scheme).await;
-        route.credential_metrics.waited(monotonic() - started.mono);
+        let waited = monotonic() - started.mono;
+        route.credential_metrics.waited(waited);
+        self.waited = waited;
         held.ok()
     }
 }
