@@ -237,9 +237,12 @@ impl<B: Body<Data = Bytes> + Unpin> Copy<B> {
         }
     }
 
+    /// What is next for a sending that stands at `position`. If it is the `last` that there can be,
+    /// nothing is kept from now on.
     fn poll_frame(
         &mut self,
         position: &mut Position,
+        last: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if let Some(rest) = self.kept.as_ref().and_then(|kept| kept.0.get(position.bytes..))
@@ -249,6 +252,9 @@ impl<B: Body<Data = Bytes> + Unpin> Copy<B> {
             let data = Bytes::copy_from_slice(&rest[..rest.len().min(PIECE)]);
             position.bytes += data.len();
             return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if last {
+            self.forget();
         }
         if self.ended {
             let trailers = self.trailers.clone().filter(|_| !position.trailers);
@@ -327,7 +333,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Outbound<B> {
                 }))
             }
             Self::Kept { copy, position, thirst } => {
-                let polled = lock(copy).poll_frame(position, cx);
+                let last = Arc::strong_count(copy) == 1;
+                let polled = lock(copy).poll_frame(position, last, cx);
                 Thirst::note(thirst.as_ref(), &polled);
                 polled
             }
@@ -413,13 +420,30 @@ mod tests {
             let budget = Arc::new(Budget::new(1 << 20));
             let sum = frames.iter().sum::<usize>();
             let mut body = Outbound::new(Frames(frames, known), 10_000, &budget, &injected);
+            let again = body.handle();
             while next(&mut body).is_some() {
                 assert_eq!(budget.held(), capacity(&body));
                 assert!(budget.held() <= if known { sum } else { 10_000 });
             }
-            drop(body);
+            drop((body, again));
             assert_eq!(budget.held(), 0);
         }
+    }
+
+    #[test]
+    fn what_nobody_can_send_again_is_not_kept() {
+        let injected = HeaderName::from_static("authorization");
+        let budget = Arc::new(Budget::new(1 << 20));
+        let frames = Frames(vec![700; 3], false);
+        let mut first = Outbound::new(frames, 10_000, &budget, &injected);
+        let again = first.handle().unwrap();
+        assert_eq!((next(&mut first), budget.held()), (Some(700), 700));
+        let mut second = again.again().unwrap();
+        drop((first, again));
+        // It still has to send what was kept.
+        assert_eq!((next(&mut second), budget.held()), (Some(700), 700));
+        assert_eq!((next(&mut second), budget.held()), (Some(700), 0));
+        assert_eq!((next(&mut second), next(&mut second)), (Some(700), None));
     }
 
     #[test]
@@ -427,9 +451,10 @@ mod tests {
         let injected = HeaderName::from_static("authorization");
         let budget = Arc::new(Budget::new(1000));
         let mut body = Outbound::new(Frames(vec![250; 5], false), 10_000, &budget, &injected);
+        let again = body.handle().unwrap();
         let held = std::iter::from_fn(|| next(&mut body).map(|_| budget.held()));
         assert_eq!(held.collect::<Vec<_>>(), [250, 500, 1000, 1000, 0]);
-        assert!(body.handle().unwrap().again().is_none(), "there is no copy any more");
+        assert!(again.again().is_none(), "there is no copy any more");
     }
 
     #[test]

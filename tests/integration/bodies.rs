@@ -3,10 +3,11 @@
 
 use emulator::client::{Answer, Client};
 use emulator::http::pattern;
-use emulator::{Reply, Step};
+use emulator::{EventSource, Reply, Step};
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::by_hand::ByHand;
+use crate::stage::{Stage, route_to};
 use crate::support::{DEADLINE, Daemon, eventually};
 
 const HEAD: &str = "POST /in HTTP/1.1\r\nHost: localhost\r\n";
@@ -90,6 +91,44 @@ async fn copies_share_a_budget() {
         assert_eq!(daemon.post("/in", &pattern(900)).await.status, 200);
         stage.tokens.revoke_all();
         assert_eq!(daemon.post("/in", &pattern(length)).await.status, status, "{length} bytes");
+    }
+}
+
+/// No copy outlasts the head of an answer, however long that answer goes on, and the upload with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_given_up_when_there_is_an_answer() {
+    for whole in [true, false] {
+        let (stage, source, by_hand) = (Stage::new(), EventSource::new(), ByHand::listen().await);
+        stage.api.serve("/events", Reply::events(&source));
+        let server = "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
+                      limits = { replay_bytes = 1000 }\n";
+        let early = route_to(&format!("http://{}", by_hand.address), "path_prefix = \"/early\"");
+        let config = format!("{server}{}{early}{}", stage.credential(""), stage.route(""));
+        let daemon = Daemon::start_with(&stage.home, &config);
+        daemon.ready().await;
+        let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+        let path = if whole { "/events" } else { "/early" };
+        let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{chunked}");
+        caller.send(&[head.as_bytes(), &chunk(&[b'c'; 900])].concat()).await.expect("sent");
+        let mut peer = None;
+        if whole {
+            caller.send(b"0\r\n\r\n").await.expect("sent");
+            assert!(source.wait_for_subscribers(1, DEADLINE).await);
+        } else {
+            let peer = peer.insert(by_hand.accept().await);
+            peer.until("ccc\r\n").await;
+            peer.send(format!("HTTP/1.1 200 OK\r\n{chunked}").as_bytes()).await;
+        }
+        caller.until("\r\n\r\n").await.expect("the answer's head");
+        if let Some(peer) = &mut peer {
+            // From its next piece on nothing is kept.
+            caller.send(&chunk(b"next")).await.expect("sent");
+            peer.until("next").await;
+        }
+        stage.tokens.revoke_all();
+        assert_eq!(daemon.post("/in", &pattern(900)).await.status, 200, "whole: {whole}");
+        assert_eq!(replays(&daemon, "succeeded").await, 1);
     }
 }
 

@@ -127,7 +127,9 @@ impl Play {
             0..=0x7f if !self.finished => self.caller_sends(usize::from(event)),
             0x80 if !self.finished => self.caller_ends(true),
             0x81 if !self.finished => self.caller_ends(false),
-            0x82..=0xbf => {
+            // There is an answer: nobody sends it again.
+            0xbf => self.handle = None,
+            0x82..=0xbe => {
                 if let Some(first) = &mut self.first {
                     first.step();
                 }

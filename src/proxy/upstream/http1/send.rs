@@ -64,7 +64,8 @@ enum State {
 
 /// One request being sent.
 pub(super) struct Upload<B = Outbound> {
-    body: B,
+    /// Let go of once all of it was taken: the response may last much longer.
+    body: Option<B>,
     framing: Framing,
     state: State,
     /// Head, chunk sizes and small frames.
@@ -98,6 +99,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
         };
         let data = Bytes::new();
         let (chunk_ends, taken, written) = (false, false, Written::Nothing);
+        let body = Some(body);
         Self { body, framing, state, out, data, chunk_ends, written, taken }
     }
 
@@ -136,7 +138,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
 
     /// The body, if nothing was taken of it.
     pub(super) fn into_untouched(self) -> Option<B> {
-        (!self.taken).then_some(self.body)
+        self.body.filter(|_| !self.taken)
     }
 
     /// Writes what can be written; ready when there is no more to come.
@@ -198,7 +200,8 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
             if self.state != State::Streaming {
                 return Ok(self.state == State::Held);
             }
-            match Pin::new(&mut self.body).poll_frame(cx) {
+            let Some(body) = &mut self.body else { return Ok(false) };
+            match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Some(frame)) => {
                     self.taken = true;
@@ -207,7 +210,8 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
                 Poll::Ready(None) => self.end(None)?,
             }
             // Said at once, so that the end goes out with the last frame.
-            if self.state == State::Streaming && self.data.is_empty() && self.body.is_end_stream() {
+            let ended = self.body.as_ref().is_some_and(Body::is_end_stream);
+            if self.state == State::Streaming && self.data.is_empty() && ended {
                 self.chunk_end();
                 self.end(None)?;
             }
@@ -261,6 +265,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
             }
         }
         self.state = State::Done;
+        self.body.take_if(|_| self.taken);
         Ok(())
     }
 }
