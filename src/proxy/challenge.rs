@@ -4,7 +4,7 @@ use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 
 /// True if a refused token may be replaced: the challenge is of the token's own `scheme` (`Bearer`,
-/// `DPoP`) with `error="invalid_token"` or without `error` (RFC 6750 §3.1, RFC 9449 §7.1), or there is
+/// `DPoP`, the route's word for it) with `error="invalid_token"` or without `error` (RFC 6750 §3.1, RFC 9449 §7.1), or there is
 /// none at all, as with vendors that leave it out. With other schemes only, or another error, a
 /// newer token is refused just the same.
 #[must_use]

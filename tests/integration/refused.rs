@@ -30,6 +30,30 @@ async fn challenges_that_a_newer_token_answers_are_replayed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_in_the_routes_own_word_for_a_token_is_one() {
+    for (fields, replayed) in [
+        (&["Token"][..], true),
+        (&["token realm=\"api\""], true),
+        (&["Basic realm=\"api\"", "Token"], true),
+        (&["Bearer"], true),
+        (&["Token error=\"insufficient_scope\""], false),
+        (&["Basic realm=\"Token\""], false),
+        (&["Tokens"], false),
+    ] {
+        let stage = Stage::new();
+        stage.api.set_credential_header("authorization", Some("Token"));
+        let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+        stage.api.set_challenge(Challenge::Fields(fields));
+        let daemon = stage.ready("scheme = \"Token\"").await;
+        stage.tokens.revoke_all();
+        let answer = daemon.get("/orders").await;
+        assert_eq!(answer.status, if replayed { 200 } else { 401 }, "{}", answer.text());
+        assert_eq!(stage.idp.token_requests(), if replayed { 2 } else { 1 });
+        assert!(daemon.stop().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_challenges_pass_through_and_cause_no_refresh() {
     let basic = Challenge::Basic("the realm".to_owned());
     let scope = Challenge::Fields(vec!["Bearer error=\"insufficient_scope\"".to_owned()]);

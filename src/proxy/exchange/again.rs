@@ -8,7 +8,7 @@ use http::response;
 
 use super::{Answered, Exchange, Looked, WATCHDOG_SLACK, proof, reason};
 use crate::clock::{Moment, monotonic};
-use crate::credential::Held;
+use crate::credential::{Held, Scheme};
 use crate::metrics::ReplayOutcome;
 use crate::proxy::challenge;
 use crate::proxy::reject::Reason;
@@ -65,8 +65,7 @@ impl Exchange {
             let given = proof::remember(bound, &first.headers, &self.route().config.upstream);
             given && challenge::wants_nonce(&first.headers)
         });
-        let scheme = if held.bound.is_some() { "DPoP" } else { "Bearer" };
-        if !wants_nonce && !challenge::invites_new_token(&first.headers, scheme) {
+        if !wants_nonce && !self.invites_new_token(&held, &first) {
             return Ok((first, call));
         }
         let metrics = Arc::clone(&self.route().metrics);
@@ -116,6 +115,16 @@ impl Exchange {
         let (head, mut call) = self.send(body).await?;
         let refused = self.is_refused(&head) && self.says_expired(&head, &mut call).await?;
         Ok((head, call, refused))
+    }
+
+    /// Whether the refusal is of what was sent: of a token, by whatever word the route sends it.
+    fn invites_new_token(&self, held: &Held, refusal: &response::Parts) -> bool {
+        let in_scheme = |scheme| challenge::invites_new_token(&refusal.headers, scheme);
+        match (&held.bound, &self.route().config.scheme) {
+            (Some(_), _) => in_scheme("DPoP"),
+            (None, Scheme::Other(word)) => in_scheme(word) || in_scheme("Bearer"),
+            (None, Scheme::Bearer | Scheme::Bare) => in_scheme("Bearer"),
+        }
     }
 
     /// A token that may do better than the refused one; `None` if there is none in time.
