@@ -202,6 +202,25 @@ fn each_mistake_in_a_login_is_told_with_its_line_its_key_and_what_instead() {
 }
 
 #[test]
+fn several_mistakes_in_a_login_are_all_told() {
+    let broken = DIALECT
+        .replace(
+            "query = [[\"app\", \"{app}\"]]",
+            "query = [[\"state\", \"x\"], [\"a\", \"{b}\"], [\"c\"]]",
+        )
+        .replace("issuer = \"{host}\"", "issuer = \"{app}\"");
+    let more = "authorization_params = { state = \"x\", request = \"y\", scope = \"z\" }";
+    let told_of_dialect = told(&broken, "").expect_err("mistakes");
+    for place in ["issuer", "code.query[0][0]", "code.query[1][1]", "code.query[2]"] {
+        assert!(told_of_dialect.contains(&format!("login.{place}: ")), "{told_of_dialect}");
+    }
+    let told = told(DIALECT, more).expect_err("mistakes");
+    for name in ["state", "request", "scope"] {
+        assert!(told.contains(&format!("authorization_params.{name}: ")), "{told}");
+    }
+}
+
+#[test]
 fn what_a_login_says_itself_is_not_for_a_credential_to_say() {
     for (name, problem) in [
         ("state", "is for the login itself to say; leave it out"),

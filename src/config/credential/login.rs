@@ -95,7 +95,9 @@ fn parameters(
         }
         None
     };
-    item.section()?.entries().into_iter().map(parameter).collect()
+    // All of them are read, so that every mistake is told.
+    let read: Vec<Option<_>> = item.section()?.entries().into_iter().map(parameter).collect();
+    read.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -76,27 +76,30 @@ fn address(item: &Item<'_>, keys: &[Key], example: &str) -> Option<Template> {
 
 /// RFC 6749 §3.1: each parameter once.
 fn query(item: &Item<'_>, keys: &[Key]) -> Option<Vec<(String, Template)>> {
-    let mut query: Vec<(String, Template)> = Vec::new();
-    for item in item.items() {
+    let mut names: Vec<String> = Vec::new();
+    let parameter = |item: &Item<'_>| {
         let pair = item.items();
         let [name, value] = pair.as_slice() else {
             item.wrong("is no pair; write [\"name\", \"value or {key}\"]");
             return None;
         };
-        let written = name.text()?;
+        let (written, value) = (name.text()?, open(value, keys));
         if RESERVED.contains(&written.as_str()) {
             name.wrong(format!(
                 "is {written:?}, which is for the login itself to say; leave it out"
             ));
             return None;
         }
-        if query.iter().any(|(earlier, _)| *earlier == written) {
+        if names.contains(&written) {
             name.wrong(format!("is {written:?} for the second time; write it once"));
             return None;
         }
-        query.push((written, open(value, keys)?));
-    }
-    Some(query)
+        names.push(written.clone());
+        Some((written, value?))
+    };
+    // All of them are read, so that every mistake is told.
+    let read: Vec<Option<_>> = item.items().iter().map(parameter).collect();
+    read.into_iter().collect()
 }
 
 /// A template of keys that anybody may see: a browser shows its address, and remembers it.
