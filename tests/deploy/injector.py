@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import subprocess
+import threading
 
 import pytest
 import yaml
@@ -22,6 +23,7 @@ class Installation:
 
     def __init__(self, program, home, values=()):
         self.rendered = documents(helm(CHART, [ENABLED, *values]).stdout)
+        self.program, self.home = program, home
         self.webhook = self.the("MutatingWebhookConfiguration")["webhooks"][0]
         secret = self.the("Secret")["data"]
         for name in ("tls.crt", "tls.key"):
@@ -29,9 +31,12 @@ class Installation:
         container = self.the("Deployment")["spec"]["template"]["spec"]["containers"][0]
         arguments = [word.replace("/etc/bearerd-injector", str(home)) for word in container["args"]]
         self.process = subprocess.Popen(
-            [program, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *arguments],
+            [program, *arguments, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
             stderr=subprocess.PIPE, text=True, env={**os.environ, "RUST_LOG": "info"})
         line = next(line for line in self.process.stderr if "is listening" in line)
+        # A pipe that nobody reads would hold it up one day.
+        self.reader = threading.Thread(target=self.process.stderr.read)
+        self.reader.start()
         told = json.loads(line)
         self.reviews, self.admin = (told[key].rpartition(":")[2] for key in ("listen", "admin"))
 
@@ -47,11 +52,7 @@ class Installation:
         plain = socket.create_connection(("127.0.0.1", int(self.reviews)), timeout=10)
         connection = http.client.HTTPConnection(host)
         connection.sock = context.wrap_socket(plain, server_hostname=host)
-        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-            "uid": "1", "kind": {"group": "", "version": "v1", "kind": "Pod"},
-            "resource": {"group": "", "version": "v1", "resource": "pods"},
-            "namespace": namespace, "operation": "CREATE", "object": pod}}
-        connection.request("POST", service["path"], json.dumps(review),
+        connection.request("POST", service["path"], json.dumps(review(pod, namespace)),
                            {"Content-Type": "application/json"})
         answer = json.loads(connection.getresponse().read())
         connection.close()
@@ -68,6 +69,28 @@ class Installation:
             pod.setdefault(part, {})[name] = operation["value"]
         return pod
 
+    def helm_test(self):
+        """What the pod of `helm test` does, where the service's name is that of this machine: the name
+        is put into a mount namespace's /etc/hosts, the port is the one that was free."""
+        pod = self.the("Pod")["spec"]
+        [volume] = pod["volumes"]
+        for item in volume["secret"]["items"]:
+            content = base64.b64decode(self.the("Secret")["data"][item["key"]])
+            (self.home / item["path"]).write_bytes(content)
+        [container] = pod["containers"]
+        [mount] = container["volumeMounts"]
+        service = self.webhook["clientConfig"]["service"]
+        host = f"{service['name']}.{service['namespace']}.svc"
+        (self.home / "hosts").write_text(f"127.0.0.1 {host}\n")
+        arguments = [word.replace(mount["mountPath"], str(self.home))
+                     .replace(f"{host}:{service['port']}", f"{host}:{self.reviews}")
+                     for word in container["args"]]
+        assert f"--webhook={host}:{self.reviews}" in arguments
+        script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script, self.home / "hosts", self.program, *arguments],
+            capture_output=True, text=True, check=False, timeout=60)
+
     def told(self, path):
         connection = http.client.HTTPConnection("127.0.0.1", int(self.admin), timeout=10)
         connection.request("GET", path)
@@ -76,7 +99,16 @@ class Installation:
     def end(self):
         self.process.terminate()
         assert self.process.wait(timeout=30) == 0
+        self.reader.join()
         self.process.stderr.close()
+
+
+def review(pod, namespace):
+    """What an API server asks about a pod."""
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "1", "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "namespace": namespace, "operation": "CREATE", "object": pod}}
 
 
 def pod_of(workload):

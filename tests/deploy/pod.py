@@ -11,7 +11,6 @@ from pathlib import Path
 
 import yaml
 
-GROUP = 65532
 PROXY, ADMIN = 8080, 9901
 DEADLINE = 30.0
 
@@ -20,8 +19,8 @@ class Directory:
     """A mounted ConfigMap or Secret, swapped as the kubelet's AtomicWriter swaps it: the files are
     links through `..data`, which is itself a link that is replaced by a rename."""
 
-    def __init__(self, path, files, mode=0o440):
-        self.path, self.mode, self.version = path, mode, 0
+    def __init__(self, path, files, mode, group=0):
+        self.path, self.mode, self.group, self.version = path, mode, group, 0
         path.mkdir(parents=True)
         self.swap(files)
         for name in files:
@@ -34,12 +33,24 @@ class Directory:
         new.mkdir(mode=0o755)
         for name, content in files.items():
             (new / name).write_text(content)
-            os.chown(new / name, 0, GROUP)
+            os.chown(new / name, 0, self.group)
             (new / name).chmod(self.mode)
         link = self.path / "..data_tmp"
         link.symlink_to(new.name)
         link.rename(self.path / "..data")
         shutil.rmtree(former, ignore_errors=True)
+
+
+def group_of(spec):
+    return spec.get("securityContext", {}).get("fsGroup", 0)
+
+
+def access(spec, name):
+    """Mode and group of a volume's files, as the kubelet gives them."""
+    volume = next(volume for volume in spec["volumes"] if volume["name"] == name)
+    projected, secret = volume.get("projected", {}), volume.get("secret", {})
+    mode = projected.get("defaultMode", secret.get("defaultMode", 0o644))
+    return mode, group_of(spec)
 
 
 class Pod:
@@ -52,14 +63,19 @@ class Pod:
         for old, new in replace.items():
             assert old in config, f"{manifest.name} does not hold {old}"
             config = config.replace(old, new)
+        workload = next(d for d in documents if d["kind"] in ("Deployment", "Job"))
+        spec = workload["spec"]["template"]["spec"]
         self.config = Directory(home / "config", {"bearerd.toml": config}, 0o644)
-        self.secrets = Directory(home / "secrets", secrets)
+        self.secrets = Directory(home / "secrets", secrets, *access(spec, "bearerd-secrets"))
         self.store = home / "store"
         self.store.mkdir()
-        # As fsGroup leaves a volume.
-        os.chown(self.store, 0, GROUP)
-        self.store.chmod(0o2775)
-        workload = next(d for d in documents if d["kind"] in ("Deployment", "Job"))
+        if group_of(spec):
+            # As fsGroup leaves a volume.
+            os.chown(self.store, 0, group_of(spec))
+            self.store.chmod(0o2775)
+        else:
+            # An emptyDir.
+            self.store.chmod(0o777)
         self.name = workload["metadata"]["name"]
         self.pod = self._as_podman_takes_it(workload, application)
         # The infra container holds the network; the world is there before the first container.

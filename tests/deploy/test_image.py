@@ -101,7 +101,7 @@ def test_the_injectors_image_holds_nothing_but_it_and_runs_as_a_numeric_user(
     containers.podman(
         "run", "--detach", "--name", "injector", "--network", "none", "--read-only",
         "--cap-drop", "all", "--memory", "64m", "--volume", f"{tmp_path}:/certificate:ro", image,
-        "--certificate=/certificate/tls.crt", "--key=/certificate/tls.key", "--image=bearerd",
+        "run", "--certificate=/certificate/tls.crt", "--key=/certificate/tls.key", "--image=bearerd",
         "--kubernetes-version=1.31", "--linger=0")
     until("it listens", lambda: "is listening" in containers.podman("logs", "injector").stderr)
     containers.podman("stop", "--time", "30", "injector")

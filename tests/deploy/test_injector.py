@@ -51,7 +51,8 @@ def comparable(pod):
                               "bearerd/token-audience": "https://api.example.com"}),
     ("rotating.yaml", NATIVE, {"bearerd/config": "orders-bearerd", "bearerd/secret": "orders-oauth",
                                "bearerd/store": "claim:orders-bearerd"}),
-    ("legacy.yaml", OLD, {"bearerd/config": "orders-bearerd", "bearerd/secret": "orders-oauth"}),
+    ("legacy.yaml", NATIVE, {"bearerd/config": "orders-bearerd", "bearerd/secret": "orders-oauth",
+                             "bearerd/mode": "ordinary"}),
 ])
 def test_what_is_injected_is_what_the_manifests_show(install, manifest, version, annotations):
     shown = workload(manifest)
@@ -81,9 +82,11 @@ def test_what_is_injected_is_what_the_manifests_show(install, manifest, version,
 
 def test_what_is_injected_is_valid_in_every_kubernetes_that_knows_it(install):
     plain = yaml.safe_load((DEPLOY / "kustomize/example/deployment.yaml").read_text())
-    for version, known in [(NATIVE, VERSIONS), (OLD, [v for v in VERSIONS if v != "1.29"])]:
+    every = {kubernetes_validate.utils.major_minor(version)
+             for version in kubernetes_validate.utils.all_versions()}
+    assert every > set(VERSIONS), "none that has no native sidecars"
+    for version, known in [(NATIVE, VERSIONS), (OLD, every)]:
         injected = install(version).inject(pod_of(plain))
-        # preStop.sleep is there from 1.30 on.
         for kubernetes in known:
             kubernetes_validate.utils.validate(injected, kubernetes, strict=True)
 
@@ -95,8 +98,43 @@ def test_the_component_adds_what_the_injector_adds(install):
     injected = install(NATIVE).inject(pod_of(plain))
     expected = {"spec": component["spec"]["template"]["spec"]}
     assert comparable(injected) == comparable(expected)
-    for field in ("fsGroup", "fsGroupChangePolicy"):
-        assert injected["spec"]["securityContext"][field] == expected["spec"]["securityContext"][field]
+    for pod in (injected, expected):
+        own = plain["spec"]["template"]["spec"]["securityContext"]
+        assert pod["spec"]["securityContext"] == own, "whose files the pod has is not ours to say"
+
+
+def test_what_the_chart_says_of_the_sidecar_holds_for_those_that_are_injected(install):
+    plain = yaml.safe_load((DEPLOY / "kustomize/example/deployment.yaml").read_text())
+    installation = install(
+        NATIVE, "image.pullPolicy=Always", "sidecar.startupSeconds=30", "sidecar.native=false",
+        "sidecar.preStopSeconds=5", "sidecar.resources.limits.memory=128Mi",
+        "sidecar.resources.limits.cpu=2", "sidecar.resources.requests.cpu=50m")
+    pod = pod_of(plain)
+    container = sidecar_of(installation.inject(pod))
+    assert container["resources"] == {"requests": {"cpu": "50m", "memory": "16Mi"},
+                                      "limits": {"cpu": "2", "memory": "128Mi"}}
+    assert container["imagePullPolicy"] == "Always"
+    assert container["lifecycle"]["postStart"]["exec"]["command"][-1] == "30"
+    assert container["lifecycle"]["preStop"] == {"sleep": {"seconds": 5}}
+    pod["metadata"]["annotations"] = {"bearerd/mode": "native", "bearerd/memory-limit": "96Mi"}
+    container = sidecar_of(installation.inject(pod))
+    assert container["restartPolicy"] == "Always"
+    assert container["resources"]["limits"]["memory"] == "96Mi"
+    refused = helm(CHART, [ENABLED, "sidecar.resources.limits.ephemeral-storage=1Gi"], check=False)
+    assert "the injector knows cpu and memory only" in refused.stderr
+
+
+def test_helm_test_asks_the_injector_at_its_service_as_whom_the_api_server_trusts(install):
+    installation = install(NATIVE)
+    done = installation.helm_test()
+    assert done.returncode == 0, done.stderr
+    injected = 'bearerd_injector_reviews_total{outcome="injected"} 1'
+    assert injected in installation.told("/metrics")
+    # Another installation's authority.
+    other = install(NATIVE).the("Secret")["data"]["ca.crt"]
+    installation.the("Secret")["data"]["ca.crt"] = other
+    done = installation.helm_test()
+    assert done.returncode == 69 and "cannot be asked" in done.stderr, done.stderr
 
 
 def test_the_api_server_is_told_whom_to_trust_and_whom_not_to_ask_about(install):
@@ -235,7 +273,14 @@ def test_an_upgrade_keeps_the_generated_certificate_until_it_is_to_be_renewed(cl
     assert kept["metadata"]["annotations"]["bearerd/renew-after"] == str(renew_after)
     annotations["bearerd/renew-after"] = str(int(time.time()) - 1)
     renewed, now_trusted = rendered()
-    assert renewed["data"] != kept["data"] and now_trusted != trusted
+    assert renewed["data"] != kept["data"]
+    # Both, until the kubelet has given the new one to every replica.
+    both = renewed["data"]["ca.crt"], kept["data"]["ca.crt"]
+    assert base64.b64decode(now_trusted) == b"".join(map(base64.b64decode, both))
+    cluster.secret = {**renewed, "metadata": {**renewed["metadata"], "annotations": {
+        **annotations, "bearerd/renew-after": str(renew_after)}}}
+    assert rendered()[1] == renewed["data"]["ca.crt"], "and then the new one alone"
+    cluster.secret = secret
     # One that does not say how long it is good is not trusted to be.
     del annotations["bearerd/renew-after"]
     assert rendered()[0]["data"] != kept["data"]

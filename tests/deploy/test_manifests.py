@@ -6,6 +6,7 @@ from pathlib import Path
 
 import kubernetes_validate.utils
 import pytest
+import yaml
 
 from conftest import DEPLOY, run
 from manifests import (
@@ -25,6 +26,9 @@ EXPLAINED = {
     ("CKV_K8S_8", "chart"): TEST_POD,
     ("CKV2_K8S_6", "chart"): TEST_POD,
     ("CKV_K8S_9", "chart"): TEST_POD,
+    ("CKV_K8S_8", "injector"): TEST_POD,
+    ("CKV2_K8S_6", "injector"): TEST_POD,
+    ("CKV_K8S_9", "injector"): TEST_POD,
     ("CKV_K8S_9", "kubernetes"): "bearerd has no readiness probe: pods that are taken out because "
                                  "an identity provider is down help nobody",
     **{("CKV_K8S_11", form): "no CPU limit: throttling would delay the application's every request"
@@ -57,6 +61,16 @@ def test_every_form_is_valid_in_every_kubernetes_from_1_29_on(version, home):
                 checked += 1
         assert name
     assert checked > 30
+
+
+def test_before_native_sidecars_the_chart_gives_ordinary_containers_that_every_kubernetes_takes(home):
+    chart = application_chart(str(home))
+    for version, sleeps in [("1.25.0", False), ("1.28.0", False), ("1.29.0", False), ("1.30.0", True)]:
+        text = helm(chart, ["bearerd.sidecar.native=false"], version).stdout
+        container, native, _ = sidecar(text)
+        assert not native and ("preStop" in container["lifecycle"]) == sleeps, version
+    refused = helm(chart, [], "1.28.0", check=False)
+    assert refused.returncode != 0 and "set sidecar.native: false" in refused.stderr
 
 
 def test_what_is_for_operators_is_valid_by_their_own_types(all_rendered):
@@ -113,9 +127,11 @@ def test_every_sidecar_is_restricted_and_sized_as_promised(all_rendered):
         assert security["readOnlyRootFilesystem"] is True, name
         assert security["allowPrivilegeEscalation"] is False, name
         assert security["capabilities"] == {"drop": ["ALL"]}, name
-        assert pod["securityContext"]["fsGroup"] == 65532, name
+        if name != "kustomize":
+            # The component says nothing of the pod.
+            assert pod["securityContext"]["fsGroup"] == 65532, name
+            assert pod["terminationGracePeriodSeconds"] > 30, name
         assert pod["automountServiceAccountToken"] is False, name
-        assert pod["terminationGracePeriodSeconds"] > 30, name
         assert container["resources"] == {
             "requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}, name
         assert "readinessProbe" not in container, name
@@ -176,6 +192,29 @@ def test_the_component_leaves_other_deployments_alone(tmp_path):
     assert documents(text) and sidecar(text) is None
 
 
+def test_the_component_changes_nothing_that_a_deployment_says(tmp_path):
+    plain = yaml.safe_load((DEPLOY / "kustomize/example/deployment.yaml").read_text())
+    pod = plain["spec"]["template"]["spec"]
+    pod |= {
+        "automountServiceAccountToken": True, "terminationGracePeriodSeconds": 300,
+        "securityContext": {"runAsUser": 0, "fsGroup": 2000},
+        "initContainers": [{"name": "migrate", "image": "registry.example/migrate:1"}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+    }
+    (tmp_path / "deployment.yaml").write_text(yaml.safe_dump(plain))
+    (tmp_path / "component").symlink_to(DEPLOY / "kustomize/sidecar")
+    (tmp_path / "kustomization.yaml").write_text(
+        "resources: [deployment.yaml]\ncomponents: [component]\n")
+    text = run("kubectl", "kustomize", "--load-restrictor=LoadRestrictionsNone", tmp_path).stdout
+    [document] = documents(text)
+    patched = document["spec"]["template"]["spec"]
+    # In front: those after it wait until it has a token, and may use it.
+    assert [one["name"] for one in patched["initContainers"]] == ["bearerd", "migrate"]
+    del patched["initContainers"][0]
+    patched["volumes"] = [one for one in patched["volumes"] if not one["name"].startswith("bearerd-")]
+    assert document == plain
+
+
 def test_the_chart_is_clean():
     run("helm", "lint", "--strict", CHART)
 
@@ -192,7 +231,9 @@ def test_the_application_chart_is_clean(home):
     "injector.failurePolicy=Open", "injector.timeoutSeconds=31", "injector.replicas=0",
     "injector.certificate.source=secret", "injector.certificate.source=vault",
     "injector.excludedNamespaces={}x", "injector.kubernetesVersion=newest",
-    "injector.certificate.issuerRef.kind=Pod", "storeSecret.name=Not_A_Name",
+    "injector.certificate.issuerRef.kind=Pod", "injector.monitoringNamespace=",
+    "imagePullSecrets[0]=registry", "imagePullSecrets[0].name=Not_A_Name",
+    "storeSecret.name=Not_A_Name",
     "storeSecret.serviceAccounts=orders",
 ])
 def test_the_chart_refuses_values_that_mean_nothing(value):
@@ -204,7 +245,7 @@ def test_a_configuration_in_two_places_is_refused():
     assert "leave one of them empty" in done.stderr
 
 
-INJECTOR = ["Deployment", "MutatingWebhookConfiguration", "Service", "ServiceAccount"]
+INJECTOR = ["Deployment", "MutatingWebhookConfiguration", "Pod", "Service", "ServiceAccount"]
 
 
 def test_the_chart_makes_what_it_is_asked_for_and_nothing_else(all_rendered):
@@ -217,7 +258,8 @@ def test_the_chart_makes_what_it_is_asked_for_and_nothing_else(all_rendered):
         "labelled": ["ConfigMap", "PodMonitor", "PrometheusRule"],
         "tested": ["Pod"],
         "injecting": sorted([*INJECTOR, "NetworkPolicy", "PodDisruptionBudget", "Secret"]),
-        "injecting-own": sorted([*INJECTOR, "NetworkPolicy", "PodDisruptionBudget"]),
+        "injecting-own": sorted([
+            *INJECTOR, "ConfigMap", "NetworkPolicy", "PodDisruptionBudget"]),
         "injecting-managed": sorted([
             *INJECTOR, "Certificate", "Issuer", "NetworkPolicy", "PodDisruptionBudget",
             "PodMonitor", "PodMonitor"]),
@@ -281,6 +323,17 @@ def test_the_injector_runs_restricted_and_may_do_nothing(all_rendered):
         [port] = objects["Service"]["spec"]["ports"]
         assert port["port"] == service["port"]
         assert port["targetPort"] in {one["name"] for one in container["ports"]}
+
+
+def test_a_registry_and_a_prometheus_may_be_elsewhere(all_rendered):
+    objects = {document["kind"]: document
+               for document in documents(all_rendered["chart-injecting-managed"])}
+    for kind in ("Deployment", "Pod"):
+        assert pod_spec(objects[kind])["imagePullSecrets"] == [{"name": "registry"}], kind
+    rules = objects["NetworkPolicy"]["spec"]["ingress"]
+    [source] = next(rule["from"] for rule in rules if "from" in rule)
+    assert source == {"namespaceSelector": {
+        "matchLabels": {"kubernetes.io/metadata.name": "observability"}}}
 
 
 def test_the_injector_fails_open_or_closed_as_it_is_told(all_rendered):

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::pod;
 use crate::review::Request;
@@ -20,6 +20,8 @@ pub struct Defaults {
     pub image: String,
     /// The injector's own namespace and others whose pods it leaves alone.
     pub excluded_namespaces: BTreeSet<String>,
+    /// What annotations say where the pod has none of that name.
+    pub annotations: Map<String, Value>,
 }
 
 /// What is to be done with a pod.
@@ -85,8 +87,12 @@ fn inject(
     if let Some(part) = pod::misshapen(pod) {
         return Err(format!("the pod's {part} is not of the type that Kubernetes gives it"));
     }
-    let settings = Settings::read(pod::metadata(pod, "annotations"));
-    let settings = settings.map_err(|error| error.to_string())?;
+    let mut annotations = defaults.annotations.clone();
+    annotations.extend(pod::metadata(pod, "annotations").cloned().unwrap_or_default());
+    let mut settings = Settings::read(Some(&annotations)).map_err(|error| error.to_string())?;
+    if !cluster.has_sleep_hook() {
+        settings.pre_stop_seconds = None;
+    }
     check_node(pod)?;
     let present = pod::sidecar_in(pod);
     let chosen = settings.mode.unwrap_or(cluster.preferred_mode());
@@ -101,7 +107,8 @@ fn inject(
     }
     let mode = present.unwrap_or(chosen);
     check_containers(pod, &settings, mode)?;
-    let warnings = if present.is_none() { warnings(pod, mode) } else { Vec::new() };
+    let new = present.is_none() && mode == Mode::Ordinary;
+    let warnings = if new { warnings(pod, cluster) } else { Vec::new() };
     Ok((pod::inject(pod, &settings, mode, &defaults.image), warnings))
 }
 
@@ -205,16 +212,21 @@ fn check_containers(pod: &Value, settings: &Settings, mode: Mode) -> Result<(), 
     Ok(())
 }
 
-fn warnings(pod: &Value, mode: Mode) -> Vec<String> {
+/// What an ordinary container does not do by itself.
+fn warnings(pod: &Value, cluster: Version) -> Vec<String> {
     let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
     let ends = pod["spec"]["restartPolicy"].as_str().is_some_and(|policy| policy != "Always");
     let of_job = owners.into_iter().any(|owner| owner["kind"] == "Job");
-    if mode == Mode::Ordinary && (ends || of_job) {
-        return vec![
-            "bearerd: the pod completes only if its last act is POST \
-             http://127.0.0.1:9901/quitquitquit (server.quit_endpoint = true)"
-                .to_owned(),
-        ];
-    }
-    Vec::new()
+    let completes = (ends || of_job).then(|| {
+        "bearerd: the pod completes only if its last act is POST \
+         http://127.0.0.1:9901/quitquitquit (server.quit_endpoint = true)"
+            .to_owned()
+    });
+    let stops = (!cluster.has_sleep_hook()).then(|| {
+        format!(
+            "bearerd: Kubernetes {cluster} has no preStop.sleep, so SIGTERM reaches bearerd and the \
+             application at once: the application should finish its requests before it ends"
+        )
+    });
+    completes.into_iter().chain(stops).collect()
 }

@@ -16,6 +16,8 @@
 //! | [`webhook`], [`admin`] | what the API server asks; health and metrics |
 //! | [`certificate`] | the certificate, read again when it changes |
 //! | [`metrics`] | what is counted |
+//! | [`check`] | asks a running injector as an API server does |
+//! | [`call`] | one request by HTTPS |
 //! | [`server`], [`cli`] | the composition root, the command line |
 //!
 //! A decision is a pure function of the review, the defaults and the cluster's version. It is
@@ -23,7 +25,9 @@
 //! after other webhooks.
 
 pub mod admin;
+pub mod call;
 pub mod certificate;
+pub mod check;
 pub mod cli;
 pub mod decision;
 pub mod metrics;

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::settings::{INJECTED, Mode, Settings};
+use crate::settings::{INJECTED, Mode, Settings, Store};
 use crate::sidecar;
 
 /// What Kubernetes fills in where nobody has said anything.
@@ -87,7 +87,9 @@ pub fn inject(pod: &Value, settings: &Settings, mode: Mode, image: &str) -> Valu
         let is_there = |volume: &Value| present.iter().any(|one| one["name"] == volume["name"]);
         let new = sidecar::volumes(settings).into_iter().filter(|volume| !is_there(volume));
         array(&mut pod["spec"]["volumes"]).extend(new);
-        own_the_volumes(&mut pod["spec"]);
+        if matches!(settings.store, Store::Claim(_)) {
+            own_the_claim(&mut pod["spec"]);
+        }
         let grace = &mut pod["spec"]["terminationGracePeriodSeconds"];
         if grace.as_u64().is_none_or(|seconds| seconds == DEFAULT_GRACE_SECONDS) {
             *grace = json!(GRACE_SECONDS);
@@ -98,9 +100,9 @@ pub fn inject(pod: &Value, settings: &Settings, mode: Mode, image: &str) -> Valu
     pod
 }
 
-/// The volumes are readable for the group of the pod; any group will do, since the kubelet adds it
-/// to every container.
-fn own_the_volumes(spec: &mut Value) {
+/// A claim is written by the group of the pod, which the kubelet gives to every container; the pod's
+/// own will do.
+fn own_the_claim(spec: &mut Value) {
     let context = &mut spec["securityContext"];
     if context["fsGroup"].is_null() {
         context["fsGroup"] = json!(sidecar::USER);

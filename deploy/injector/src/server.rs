@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::version::{ApiServer, Version};
 use crate::webhook::Webhook;
 
-/// Open connections of a listener; an API server keeps a few.
+/// Open connections of a listener; an API server keeps a few. More wait until one of them ends.
 const MAX_CONNECTIONS: usize = 256;
 /// For a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -187,14 +187,15 @@ enum Role {
 async fn serve(listener: TcpListener, role: Arc<Role>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
-        while connections.len() >= MAX_CONNECTIONS {
+        while connections.try_join_next().is_some() {}
+        if connections.len() >= MAX_CONNECTIONS {
+            tracing::warn!(limit = MAX_CONNECTIONS, "no more connections at once; the next one waits");
             connections.join_next().await;
         }
         let accepted = tokio::select! {
             () = said(&mut stop) => break,
             accepted = listener.accept() => accepted,
         };
-        while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
                 connections.spawn(connection(stream, Arc::clone(&role), stop.clone()));

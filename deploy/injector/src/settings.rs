@@ -13,14 +13,17 @@ pub const INJECTED: &str = "bearerd/injected";
 /// The variable that applications get unless they name their own.
 pub const VARIABLE: &str = "BEARERD_BASE_URL";
 
-const PREFIX: &str = "bearerd/";
-const KEYS: [&str; 16] = [
+/// What every annotation begins with.
+pub const PREFIX: &str = "bearerd/";
+const KEYS: [&str; 18] = [
     "admin-port",
     "config",
     "containers",
+    "cpu-limit",
     "cpu-request",
     "env",
     "image",
+    "image-pull-policy",
     "memory-limit",
     "memory-request",
     "mode",
@@ -80,6 +83,8 @@ pub struct ProjectedToken {
 pub struct Settings {
     /// The sidecar's image, unless it is the injector's default.
     pub image: Option<String>,
+    /// When the image is pulled, unless Kubernetes chooses by its tag.
+    pub pull_policy: Option<String>,
     /// The form, unless the cluster's version chooses.
     pub mode: Option<Mode>,
     /// The `ConfigMap` with `bearerd.toml`.
@@ -100,8 +105,10 @@ pub struct Settings {
     pub containers: Option<Vec<String>>,
     /// How long the first tokens may take before the container is restarted.
     pub startup_seconds: u32,
-    /// How long an ordinary container's SIGTERM is held back.
-    pub pre_stop_seconds: u32,
+    /// How long an ordinary container's SIGTERM is held back; `None` where the cluster cannot.
+    pub pre_stop_seconds: Option<u32>,
+    /// Kubernetes quantities; `None`: no limit, which would delay the application's every request.
+    pub cpu_limit: Option<String>,
     /// Kubernetes quantities.
     pub cpu_request: String,
     /// Kubernetes quantities.
@@ -141,6 +148,11 @@ impl Settings {
         annotations.all_known()?;
         Ok(Self {
             image: annotations.parse("image", "an image's name", image)?,
+            pull_policy: annotations.parse(
+                "image-pull-policy",
+                "Always, IfNotPresent or Never",
+                |text| ["Always", "IfNotPresent", "Never"].contains(&text).then(|| text.to_owned()),
+            )?,
             mode: annotations.parse("mode", "native or ordinary", mode)?,
             config: annotations
                 .parse("config", "a ConfigMap's name", object_name)?
@@ -161,10 +173,11 @@ impl Settings {
                 |text| list(text, |name| object_name(name).filter(|name| !name.contains('.'))),
             )?,
             startup_seconds: annotations.seconds("startup-seconds", 1)?.unwrap_or(120),
-            pre_stop_seconds: annotations.seconds("pre-stop-seconds", 1)?.unwrap_or(20),
-            cpu_request: annotations.quantity("cpu-request", "10m")?,
-            memory_request: annotations.quantity("memory-request", "16Mi")?,
-            memory_limit: annotations.quantity("memory-limit", "64Mi")?,
+            pre_stop_seconds: annotations.seconds("pre-stop-seconds", 1)?.or(Some(20)),
+            cpu_limit: annotations.quantity("cpu-limit")?,
+            cpu_request: annotations.quantity("cpu-request")?.unwrap_or_else(|| "10m".into()),
+            memory_request: annotations.quantity("memory-request")?.unwrap_or_else(|| "16Mi".into()),
+            memory_limit: annotations.quantity("memory-limit")?.unwrap_or_else(|| "64Mi".into()),
         })
     }
 }
@@ -205,9 +218,8 @@ impl Annotations<'_> {
         self.parse(key, "whole seconds, at most 86400 (for a token at least 600)", seconds)
     }
 
-    fn quantity(&self, key: &'static str, default: &str) -> Result<String, SettingError> {
-        let given = self.parse(key, "a quantity such as 10m or 64Mi", quantity)?;
-        Ok(given.unwrap_or_else(|| default.to_owned()))
+    fn quantity(&self, key: &'static str) -> Result<Option<String>, SettingError> {
+        self.parse(key, "a quantity such as 10m or 64Mi", quantity)
     }
 
     fn token(&self) -> Result<Option<ProjectedToken>, SettingError> {
@@ -322,9 +334,11 @@ mod tests {
             "bearerd/admin-port": "9902",
             "bearerd/config": "orders.bearerd",
             "bearerd/containers": "orders, worker",
+            "bearerd/cpu-limit": "1",
             "bearerd/cpu-request": "0.5",
             "bearerd/env": "ORDERS_API,BILLING_API=/billing",
             "bearerd/image": "registry.example/bearerd@sha256:00",
+            "bearerd/image-pull-policy": "Always",
             "bearerd/injected": "0.0.9",
             "bearerd/memory-limit": "1Gi",
             "bearerd/memory-request": "32Mi",
@@ -342,6 +356,7 @@ mod tests {
         let variable = |name: &str, path: &str| Variable { name: name.into(), path: path.into() };
         let settings = Settings {
             image: Some("registry.example/bearerd@sha256:00".into()),
+            pull_policy: Some("Always".into()),
             mode: Some(Mode::Ordinary),
             config: "orders.bearerd".into(),
             secret: Some("orders-oauth".into()),
@@ -355,7 +370,8 @@ mod tests {
             variables: vec![variable("ORDERS_API", ""), variable("BILLING_API", "/billing")],
             containers: Some(vec!["orders".into(), "worker".into()]),
             startup_seconds: 60,
-            pre_stop_seconds: 5,
+            pre_stop_seconds: Some(5),
+            cpu_limit: Some("1".into()),
             cpu_request: "0.5".into(),
             memory_request: "32Mi".into(),
             memory_limit: "1Gi".into(),
@@ -379,6 +395,8 @@ mod tests {
             ("env", "A,,B"),
             ("image", "two words"),
             ("image", ""),
+            ("image-pull-policy", "always"),
+            ("cpu-limit", "none"),
             ("memory-limit", "-1"),
             ("memory-request", "64 Mi"),
             ("mode", "Native"),

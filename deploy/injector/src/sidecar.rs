@@ -7,7 +7,7 @@ use crate::settings::{Mode, Settings, Store};
 
 /// The container's name, in every form of deployment.
 pub const NAME: &str = "bearerd";
-/// Whose files the sidecar owns, and the group that may read its volumes.
+/// Whose files the sidecar owns, and its group.
 pub const USER: u32 = 65532;
 /// The names of its volumes.
 pub const VOLUMES: [&str; 4] = [CONFIG, SECRETS, STORE, ACCOUNT];
@@ -16,6 +16,9 @@ const CONFIG: &str = "bearerd-config";
 const SECRETS: &str = "bearerd-secrets";
 const STORE: &str = "bearerd-store";
 const ACCOUNT: &str = "bearerd-account";
+/// Nobody but the sidecar mounts these volumes, so that its files need no group. One that is forced
+/// upon the pod (`fsGroup`) would change the owners of the application's own volumes.
+const READABLE: u32 = 0o444;
 /// Mounted if it is there, and nobody named another one.
 const DEFAULT_SECRET: &str = "bearerd";
 
@@ -32,7 +35,7 @@ pub fn container(settings: &Settings, mode: Mode, default_image: &str) -> Value 
         },
         "resources": {
             "requests": { "cpu": settings.cpu_request, "memory": settings.memory_request },
-            "limits": { "memory": settings.memory_limit },
+            "limits": limits(settings),
         },
         // Not the pod's: the application may run as somebody else.
         "securityContext": {
@@ -46,6 +49,9 @@ pub fn container(settings: &Settings, mode: Mode, default_image: &str) -> Value 
         },
         "volumeMounts": mounts(settings),
     });
+    if let Some(policy) = &settings.pull_policy {
+        container["imagePullPolicy"] = json!(policy);
+    }
     match mode {
         Mode::Native => {
             container["restartPolicy"] = json!("Always");
@@ -60,16 +66,25 @@ pub fn container(settings: &Settings, mode: Mode, default_image: &str) -> Value 
     container
 }
 
+fn limits(settings: &Settings) -> Value {
+    let mut limits = json!({ "memory": settings.memory_limit });
+    if let Some(limit) = &settings.cpu_limit {
+        limits["cpu"] = json!(limit);
+    }
+    limits
+}
+
 fn hooks(settings: &Settings) -> Value {
     let mut command = vec!["/bearerd".to_owned(), "healthcheck".into(), "--ready".into()];
     if settings.admin_port != 9901 {
         command.extend(["--admin".to_owned(), format!("127.0.0.1:{}", settings.admin_port)]);
     }
     command.extend(["--wait".to_owned(), settings.startup_seconds.to_string()]);
-    json!({
-        "postStart": { "exec": { "command": command } },
-        "preStop": { "sleep": { "seconds": settings.pre_stop_seconds } },
-    })
+    let mut hooks = json!({ "postStart": { "exec": { "command": command } } });
+    if let Some(seconds) = settings.pre_stop_seconds {
+        hooks["preStop"] = json!({ "sleep": { "seconds": seconds } });
+    }
+    hooks
 }
 
 fn mounts(settings: &Settings) -> Vec<Value> {
@@ -108,8 +123,7 @@ pub fn volumes(settings: &Settings) -> Vec<Value> {
     let sources: Vec<Value> = std::iter::once(secret).chain(token).collect();
     let mut volumes = vec![
         json!({ "name": CONFIG, "configMap": { "name": settings.config } }),
-        // 0440: for the sidecar's group.
-        json!({ "name": SECRETS, "projected": { "defaultMode": 0o440, "sources": sources } }),
+        json!({ "name": SECRETS, "projected": { "defaultMode": READABLE, "sources": sources } }),
     ];
     let store = match &settings.store {
         Store::None => None,
@@ -125,7 +139,7 @@ pub fn volumes(settings: &Settings) -> Vec<Value> {
 
 /// What automounting would give to every container: for the API server, replaced every hour.
 fn account() -> Value {
-    json!({ "name": ACCOUNT, "projected": { "defaultMode": 0o440, "sources": [
+    json!({ "name": ACCOUNT, "projected": { "defaultMode": READABLE, "sources": [
         { "serviceAccountToken": { "path": "token", "expirationSeconds": 3607 } },
         { "configMap": {
             "name": "kube-root-ca.crt",

@@ -1,30 +1,19 @@
-//! Whether the cluster knows native sidecars: from 1.29 on they are there without a feature gate.
+//! What the cluster knows without a feature gate: native sidecars from 1.29 on, `preStop.sleep` from
+//! 1.30 on.
 //! The version is told at the start, or asked of the API server (`/version`).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
-use bearerd::clock::monotonic;
-use bearerd::dial::{Address, DialError, Peer};
-use bearerd::tls::{self, TlsError, TlsSettings};
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::Request;
+use http::header::AUTHORIZATION;
+use http_body_util::Full;
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::time::timeout;
 
+use crate::call::{CallError, Server};
 use crate::settings::Mode;
-
-/// For the whole question, connecting included.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// The largest answer that is read, in bytes.
-const MAX_ANSWER: usize = 64 << 10;
 
 /// A version of Kubernetes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +27,13 @@ impl Version {
     #[must_use]
     pub fn has_native_sidecars(self) -> bool {
         self >= Self { major: 1, minor: 29 }
+    }
+
+    /// `preStop.sleep` is there. An older API server drops the word, and refuses the empty hook that
+    /// is left.
+    #[must_use]
+    pub fn has_sleep_hook(self) -> bool {
+        self >= Self { major: 1, minor: 30 }
     }
 
     /// The form for whom does not say.
@@ -79,35 +75,18 @@ fn number(part: &str) -> Option<u32> {
 /// The API server, as a pod reaches it.
 #[derive(Clone, Debug)]
 pub struct ApiServer {
-    /// A name or an address, without brackets.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// A directory with `ca.crt` and, where the server wants to know who asks, `token`.
-    pub credentials: PathBuf,
+    /// Where it is, and how it is known.
+    pub server: Server,
+    /// For servers that want to know who asks; need not be there.
+    pub token_file: PathBuf,
 }
 
 /// Why the version is not known.
 #[derive(Debug, Error)]
 pub enum AskError {
-    /// The certificate of the cluster cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The host is no name that TLS could verify.
-    #[error("the API server's host is no name that TLS could verify")]
-    Name,
-    /// No connection.
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    /// The connection broke.
-    #[error("the API server's connection failed")]
-    Http(#[from] hyper::Error),
-    /// It took too long.
-    #[error("the API server did not answer in time")]
-    Timeout,
-    /// It refuses to say.
-    #[error("the API server answered {0}")]
-    Status(StatusCode),
+    /// No answer.
+    #[error("the API server cannot be asked")]
+    Call(#[from] CallError),
     /// It says something else.
     #[error("the API server's answer is no version")]
     Answer,
@@ -125,51 +104,14 @@ impl ApiServer {
     /// # Errors
     /// [`AskError`].
     pub async fn version(&self) -> Result<Version, AskError> {
-        timeout(DEADLINE, self.ask()).await.map_err(|_| AskError::Timeout)?
-    }
-
-    async fn ask(&self) -> Result<Version, AskError> {
-        let ca_file = Some(self.credentials.join("ca.crt"));
-        let tls = tls::client(&TlsSettings { ca_file, ..TlsSettings::default() })?;
-        let name = self.host.clone().try_into().map_err(|_| AskError::Name)?;
-        let address = Address::Tcp(self.host.clone(), self.port);
-        let peer = Peer::new(address, Some((tls, name)));
-        let stream = peer.connect(monotonic() + DEADLINE).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request = self.request();
-        let exchange = async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await;
-            let body = body.map_err(|_| AskError::Answer)?.to_bytes();
-            Ok::<_, AskError>((head.status, body))
-        };
-        let mut exchange = std::pin::pin!(exchange);
-        let (status, body) = tokio::select! {
-            biased;
-            answer = &mut exchange => answer?,
-            // The connection may end first: what it delivered is still to be read.
-            _ = connection => exchange.await?,
-        };
-        if status != StatusCode::OK {
-            return Err(AskError::Status(status));
-        }
-        let info: Info = serde_json::from_slice(&body).map_err(|_| AskError::Answer)?;
-        format!("{}.{}", info.major, info.minor).parse().map_err(|_| AskError::Answer)
-    }
-
-    fn request(&self) -> Request<Empty<Bytes>> {
-        let mut request = Request::new(Empty::new());
+        let mut request = Request::new(Full::default());
         *request.uri_mut() = http::Uri::from_static("/version");
-        let headers = request.headers_mut();
-        let host =
-            if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if let Ok(host) = format!("{host}:{}", self.port).parse() {
-            headers.insert(HOST, host);
+        if let Some(token) = bearer(&self.token_file) {
+            request.headers_mut().insert(AUTHORIZATION, token);
         }
-        if let Some(token) = bearer(&self.credentials.join("token")) {
-            headers.insert(AUTHORIZATION, token);
-        }
-        request
+        let answer = self.server.call(request).await?;
+        let info: Info = serde_json::from_slice(&answer).map_err(|_| AskError::Answer)?;
+        format!("{}.{}", info.major, info.minor).parse().map_err(|_| AskError::Answer)
     }
 }
 

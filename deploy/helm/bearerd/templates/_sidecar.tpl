@@ -10,6 +10,10 @@ As an ordinary container (sidecar.native: false) it belongs in front of all othe
 The pod needs fsGroup 65532 and a terminationGracePeriodSeconds above 30.
 */}}
 {{- define "bearerd.container" -}}
+{{- $kubernetes := .Capabilities.KubeVersion.Version -}}
+{{- if and .Values.sidecar.native (semverCompare "<1.29.0-0" $kubernetes) }}
+{{- fail (printf "Kubernetes %s has no native sidecars; set sidecar.native: false" $kubernetes) }}
+{{- end -}}
 - name: bearerd
   image: {{ include "bearerd.image" . }}
   {{- if ne .Values.image.pullPolicy "IfNotPresent" }}
@@ -33,8 +37,11 @@ The pod needs fsGroup 65532 and a terminationGracePeriodSeconds above 30.
   lifecycle:
     postStart:
       exec: { command: [/bearerd, healthcheck, --ready, --wait, {{ .Values.sidecar.startupSeconds | quote }}] }
+    {{- /* An older API server drops the word, and refuses the empty hook that is left. */}}
+    {{- if semverCompare ">=1.30.0-0" $kubernetes }}
     preStop:
       sleep: { seconds: {{ .Values.sidecar.preStopSeconds }} }
+    {{- end }}
   {{- end }}
   resources:
     {{- toYaml .Values.sidecar.resources | nindent 4 }}

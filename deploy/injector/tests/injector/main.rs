@@ -2,7 +2,10 @@
 
 #![allow(unreachable_pub, clippy::disallowed_methods)]
 
+mod again;
 mod cluster;
+mod injected;
 mod program;
+mod refused;
 mod reviews;
 mod support;

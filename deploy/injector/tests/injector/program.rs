@@ -1,6 +1,10 @@
 //! The real program: TLS, bounds, certificates that change, the cluster's version, the end.
 
+use std::path::Path;
+use std::pin::pin;
+use std::process::Output;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bearerd::tls::TlsSettings;
 use bytes::Bytes;
@@ -9,9 +13,9 @@ use emulator::{Reply, Tls};
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{ApiServer, DEADLINE, Injector, Secret, eventually, review};
+use crate::support::{ApiServer, DEADLINE, Injector, Secret, check, eventually, review};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_review_is_answered_over_tls_and_counted() {
@@ -181,6 +185,85 @@ async fn the_clusters_version_is_asked_for_and_nothing_is_ready_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn there_is_a_limit_to_connections_and_who_is_above_it_waits_until_one_ends() {
+    let secret = Secret::new();
+    let injector = Injector::start(&secret, &["--kubernetes-version", "1.31"]);
+    let trusted = secret.trusted();
+    let mut idle = Vec::new();
+    for _ in 0..256 {
+        idle.push(injector.api_server(trusted.clone()).await);
+    }
+    let line = injector.wait_for_log("no more connections at once");
+    assert!(line.contains("\"limit\":256"), "{line}");
+    // Those that are there are answered, and the kubelet has a listener of its own.
+    assert_eq!(idle[0].review(&review()).await.0, 200);
+    assert_eq!(injector.admin("/livez").await.status, 200);
+    let mut late = pin!(injector.api_server(trusted));
+    // The operating system takes the connection, nobody answers its hello.
+    tokio::select! {
+        _ = &mut late => panic!("one too many"),
+        () = tokio::time::sleep(Duration::from_millis(200)) => {}
+    }
+    idle.pop();
+    assert_eq!(late.await.review(&review()).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_asks_as_an_api_server_does_and_says_whether_a_pod_would_get_its_sidecar() {
+    let secret = Secret::new();
+    let version = ["--kubernetes-version", "1.31"];
+    let injector = Injector::start(&secret, &version);
+    let told = |done: &Output| String::from_utf8_lossy(&done.stderr).into_owned();
+    let done = injector.check(&secret.trusted());
+    assert_eq!(done.status.code(), Some(0), "{}", told(&done));
+    assert!(told(&done).contains("Native"), "{}", told(&done));
+    // Whom the API server would not trust.
+    let done = injector.check(&Secret::new().trusted());
+    assert_eq!(done.status.code(), Some(69), "{}", told(&done));
+    let done = injector.check(Path::new("/nowhere/ca.crt"));
+    assert!(done.status.code() == Some(69) && told(&done).contains("/nowhere/ca.crt"));
+    // Nobody there.
+    let mut ended = Injector::start(&secret, &[&version[..], &["--linger", "0"]].concat());
+    ended.terminate();
+    assert!(ended.exit().success());
+    let done = ended.check(&secret.trusted());
+    assert_eq!(done.status.code(), Some(69), "{}", told(&done));
+    assert!(told(&done).contains("cannot be asked"), "{}", told(&done));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_is_not_content_with_any_answer() {
+    for (body, wanted) in [
+        (json!({}), "what answers is no injector"),
+        (json!({ "response": { "uid": "another" } }), "what answers is no injector"),
+        (
+            json!({ "response": { "uid": "bearerd-injector-check", "allowed": true } }),
+            "would get no sidecar",
+        ),
+        (
+            json!({ "response": { "uid": "bearerd-injector-check", "patch": "W10=" } }),
+            "would get no sidecar",
+        ),
+    ] {
+        let server = Server::start(Arc::new(Other(body)), Tls::self_signed());
+        let ca = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(ca.path(), server.certificate().expect("TLS").pem()).expect("written");
+        let done = check(server.address(), ca.path());
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.code() == Some(69) && told.contains(wanted), "{told}");
+    }
+}
+
+/// Answers whatever comes.
+struct Other(Value);
+
+impl Handler for Other {
+    fn handle<'a>(&'a self, _: &'a mut Exchange) -> Work<'a> {
+        Box::pin(async move { Ok(Reply::json(200, self.0.clone())) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn at_a_stop_it_says_so_answers_on_for_a_while_and_exits_0() {
     let secret = Secret::new();
     let mut injector = Injector::start(&secret, &["--kubernetes-version", "1.31", "--linger", "2"]);
@@ -238,6 +321,9 @@ fn what_it_cannot_start_with_is_told_with_an_exit_code() {
         (vec!["--key", "/nowhere/tls.key"], 64, "cannot be used multiple times"),
         (vec!["--kubernetes-version", "newest"], 64, "write it like 1.31"),
         (vec!["--api-server", "nowhere"], 64, "is not HOST:PORT"),
+        (vec!["--default", "memory-limit"], 64, "is not KEY=VALUE"),
+        (vec!["--default", "memory-limit=much"], 64, "annotation bearerd/memory-limit is"),
+        (vec!["--default", "confg=orders"], 64, "is not known"),
         (vec!["--client-ca", "/nowhere/ca.crt"], 70, "/nowhere/ca.crt"),
     ] {
         let done = Injector::command(&secret, &more).output().expect("it runs");

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -104,7 +104,15 @@ impl Injector {
     pub fn command(secret: &Secret, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bearerd-injector"));
         command
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--image", "bearerd:1"])
+            .args([
+                "run",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+                "--image",
+                "bearerd:1",
+            ])
             .arg("--certificate")
             .arg(secret.path("tls.crt"))
             .arg("--key")
@@ -113,6 +121,10 @@ impl Injector {
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
         command
+    }
+
+    pub fn check(&self, ca: &Path) -> Output {
+        check(self.reviews, ca)
     }
 
     pub fn wait_for_log(&self, text: &str) -> String {
@@ -176,6 +188,16 @@ impl Drop for Injector {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `bearerd-injector check` of who listens at `webhook`.
+pub fn check(webhook: SocketAddr, ca: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bearerd-injector"))
+        .args(["check", "--webhook", &webhook.to_string(), "--ca"])
+        .arg(ca)
+        .env("RUST_LOG", "info")
+        .output()
+        .expect("it runs")
 }
 
 /// Who sends reviews.
