@@ -1,5 +1,6 @@
 """The commands of deploy/README.md, as they stand there."""
 
+import base64
 import json
 import re
 import shlex
@@ -8,7 +9,7 @@ import tomllib
 import yaml
 
 from conftest import DEPLOY, ROOT, run
-from manifests import documents, sidecar
+from manifests import CHART, documents, sidecar
 
 README = (DEPLOY / "README.md").read_text()
 STEPS = [block.strip().splitlines() for block in re.findall(
@@ -111,6 +112,37 @@ def test_the_annotations_that_the_readme_lists_are_those_that_the_injector_knows
     example = yaml.safe_load(INJECTOR.split("```yaml\n")[1].split("```")[0])["metadata"]
     assert example["labels"] == {"bearerd/inject": "true"}
     assert {key.removeprefix("bearerd/") for key in example["annotations"]} <= listed
+
+
+def test_the_readme_names_every_alert_and_no_other():
+    rules = yaml.safe_load((CHART / "files/alerts.yaml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    assert set(re.findall(r"`(Bearerd[A-Za-z]+)`", README)) == alerts
+
+
+def test_the_values_that_the_readme_names_are_the_charts():
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    sections = "|".join(name for name, value in values.items() if isinstance(value, dict))
+    named = set(re.findall(rf"`((?:{sections})\.(?!yaml|json)[A-Za-z.]+)`", README))
+    assert len(named) > 5
+    for path in named:
+        found = values
+        for part in path.split("."):
+            assert part in found, path
+            found = found[part]
+
+
+def test_the_command_of_the_rotation_makes_the_secret_anew(tmp_path):
+    runbook = README.split("## Rotating a secret")[1].split("## Signing in")[0]
+    command, _, applied = runbook.split("```sh\n")[1].split("```")[0].strip().partition(" | ")
+    assert applied == "kubectl apply -f -"
+    (tmp_path / "secrets").mkdir()
+    for key in ("client-secret", "refresh-token"):
+        (tmp_path / "secrets" / key).write_text("second")
+    secret = yaml.safe_load(run(*shlex.split(command), cwd=tmp_path).stdout)
+    assert (secret["metadata"]["name"], secret["metadata"]["namespace"]) == (words(3)[6], "shop")
+    assert secret["data"] == dict.fromkeys(
+        ("client-secret", "refresh-token"), base64.b64encode(b"second").decode())
 
 
 def test_the_paths_that_the_readme_links_to_are_there():

@@ -189,7 +189,10 @@ async fn serve(listener: TcpListener, role: Arc<Role>, mut stop: watch::Receiver
     loop {
         while connections.try_join_next().is_some() {}
         if connections.len() >= MAX_CONNECTIONS {
-            tracing::warn!(limit = MAX_CONNECTIONS, "no more connections at once; the next one waits");
+            tracing::warn!(
+                limit = MAX_CONNECTIONS,
+                "no more connections at once; the next one waits"
+            );
             connections.join_next().await;
         }
         let accepted = tokio::select! {

@@ -176,7 +176,9 @@ impl Settings {
             pre_stop_seconds: annotations.seconds("pre-stop-seconds", 1)?.or(Some(20)),
             cpu_limit: annotations.quantity("cpu-limit")?,
             cpu_request: annotations.quantity("cpu-request")?.unwrap_or_else(|| "10m".into()),
-            memory_request: annotations.quantity("memory-request")?.unwrap_or_else(|| "16Mi".into()),
+            memory_request: annotations
+                .quantity("memory-request")?
+                .unwrap_or_else(|| "16Mi".into()),
             memory_limit: annotations.quantity("memory-limit")?.unwrap_or_else(|| "64Mi".into()),
         })
     }
