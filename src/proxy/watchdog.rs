@@ -108,6 +108,12 @@ impl Watchdog {
         }
     }
 
+    /// True while a request is under way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Relaxed)
+    }
+
     /// True if the first bytes of a request head have come, perhaps together with the end of the
     /// request before it, and [`Self::head_begins`] was not told yet.
     #[must_use]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{StatusCode, response};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::framing::Follower;
@@ -22,6 +22,10 @@ use super::watchdog::Watchdog;
 /// How long a caller that still sends is listened to after our last word.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// The largest piece of a body that is taken at once, as with
+/// [`MAX_READ`](super::upstream::http1::MAX_READ).
+const PIECE: u64 = super::upstream::http1::MAX_READ as u64;
+
 /// A head and a body that are together no longer than this are written as one piece: the copy costs
 /// less than a vectored write does.
 const GATHERED: usize = 1 << 10;
@@ -34,6 +38,12 @@ pub struct Wire {
     settled: AtomicBool,
     /// A head with both framings has come; from then on no chunked request is believed.
     ambiguous: AtomicBool,
+    /// A piece of a body was read since [`Self::take_more`] was last asked.
+    more: AtomicBool,
+    /// A request was given to us, and its answer is not all out.
+    answering: AtomicBool,
+    /// There are no messages any more, but a tunnel's bytes.
+    tunnelled: AtomicBool,
     /// The present request's caller understands interim responses.
     takes_early: AtomicBool,
     /// There is something in `early`.
@@ -53,6 +63,9 @@ impl Wire {
             watchdog,
             settled: AtomicBool::new(false),
             ambiguous: AtomicBool::new(false),
+            more: AtomicBool::new(false),
+            answering: AtomicBool::new(false),
+            tunnelled: AtomicBool::new(false),
             takes_early: AtomicBool::new(false),
             has_early: AtomicBool::new(false),
             early: Mutex::default(),
@@ -72,6 +85,16 @@ impl Wire {
     #[must_use]
     pub fn is_ambiguous(&self) -> bool {
         self.ambiguous.load(Relaxed)
+    }
+
+    /// hyper has given a request to us: until its answer is out, nothing else is said.
+    pub(super) fn answer_begins(&self) {
+        self.answering.store(true, Relaxed);
+    }
+
+    /// True if a piece of a body was read since this was last asked: there may be more of it.
+    pub(super) fn take_more(&self) -> bool {
+        self.more.load(Relaxed) && self.more.swap(false, Relaxed)
     }
 
     /// Whether interim responses may be said to the present request's caller: HTTP/1.1's only
@@ -103,6 +126,7 @@ impl Wire {
 
     /// Leaves `tunnel` for when hyper is done with the connection.
     pub(super) fn leave(&self, tunnel: Tunnel) {
+        self.tunnelled.store(true, Relaxed);
         *lock(&self.tunnel) = Some(Box::new(tunnel));
     }
 
@@ -127,6 +151,10 @@ impl Wire {
             self.has_upload.store(false, Relaxed);
         }
         polled
+    }
+
+    fn is_tunnelled(&self) -> bool {
+        self.tunnelled.load(Relaxed)
     }
 
     /// The tunnel that was left.
@@ -183,11 +211,14 @@ impl<I> Wired<I> {
         result
     }
 
-    /// RFC 9110 §15.5.9. Nothing else is being said: no request is under way.
+    /// RFC 9110 §15.5.9, unless the answer to the request before is still on its way out.
     fn say_late(&mut self, cx: &mut Context<'_>) -> io::Error
     where
         I: AsyncWrite + Unpin,
     {
+        if !self.flushed {
+            return io::ErrorKind::TimedOut.into();
+        }
         self.routes.refused[Reason::HeadTimeout.index()].inc();
         // Whether it hears it is its own affair.
         let _ = Pin::new(&mut self.io).poll_write(cx, &reject::on_the_wire(Reason::HeadTimeout));
@@ -231,12 +262,22 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wired<I> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        let result = Pin::new(&mut this.io).poll_read(cx, buffer);
+        let result = Pin::new(&mut (&mut this.io).take(PIECE)).poll_read(cx, buffer);
+        if this.wire.is_tunnelled() {
+            if result.is_ready() {
+                this.wire.watchdog.progress();
+            }
+            return result;
+        }
         if let Poll::Ready(Ok(())) = result {
             if this.follower.sees_both(&buffer.filled()[before..]) {
                 this.wire.ambiguous.store(true, Relaxed);
             }
-            this.wire.watchdog.read(!this.follower.is_between_messages());
+            let partial = !this.follower.is_between_messages();
+            this.wire.watchdog.read(partial);
+            if partial {
+                this.wire.more.store(true, Relaxed);
+            }
             this.note_settled();
         } else if this.wire.watchdog.head_is_late() {
             return Poll::Ready(Err(this.say_late(cx)));
@@ -262,7 +303,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wired<I> {
         let this = &mut *self;
         this.flushed = false;
         this.wire.settled.store(false, Relaxed);
-        if this.instead.is_none() {
+        if this.instead.is_none() && !this.wire.answering.load(Relaxed) {
             this.note_refusal(slices);
         }
         if let Some(instead) = &mut this.instead {
@@ -307,6 +348,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wired<I> {
         }
         ready!(Pin::new(&mut this.io).poll_flush(cx))?;
         this.flushed = true;
+        if !this.wire.watchdog.is_busy() {
+            this.wire.answering.store(false, Relaxed);
+        }
         this.note_settled();
         Poll::Ready(Ok(()))
     }
@@ -319,7 +363,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wired<I> {
         if this.lingering.is_none() {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
         }
-        if this.follower.is_between_messages() {
+        if this.follower.is_between_messages() || this.wire.is_tunnelled() {
             return Poll::Ready(Ok(()));
         }
         let time = this.lingering.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));

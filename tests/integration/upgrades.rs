@@ -46,6 +46,26 @@ async fn a_tunnel_passes_bytes_both_ways_and_the_token_only_in_its_handshake() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_of_which_one_end_has_closed_still_passes_what_the_other_says() {
+    let stage = Stage::new();
+    let upstream = ByHand::listen().await;
+    let daemon = upstream.ready(&stage, "").await;
+    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+    caller.send(ASKED.as_bytes()).await.expect("sent");
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.send(SWITCHED).await;
+    assert!(caller.until("first").await.expect("switched").ends_with("first"));
+    // Begins like a request that has more to come.
+    caller.send(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").await.expect("sent");
+    peer.head().await;
+    peer.finish().await;
+    assert!(caller.rest().await.expect("the end").is_empty());
+    caller.send(b"late;").await.expect("sent");
+    assert_eq!(peer.until(";").await, "late;");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_is_refused_is_an_answer_like_others_and_is_not_replayed() {
     let stage = Stage::new();
     let upstream = ByHand::listen().await;
@@ -162,6 +182,33 @@ async fn what_hyper_refuses_is_refused_in_our_words_and_counted() {
         assert!(answer.header("date").is_some() && answer.json()["status"] == status);
         assert!(daemon.metric("bearerd_refused_total", &[reason]).await >= 1.0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_reads_like_a_refusal_is_passed_on_as_it_is() {
+    const LIKE: &str =
+        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let stage = Stage::new();
+    let upstream = ByHand::listen().await;
+    let daemon = upstream.ready(&stage, "").await;
+    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+    let mut peer = None;
+    for first in ["", "a transcript: "] {
+        caller.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+        if peer.is_none() {
+            peer = Some(upstream.accept().await);
+        }
+        let peer = peer.as_mut().expect("connected");
+        peer.head().await;
+        let length = first.len() + LIKE.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{first}");
+        peer.send(head.as_bytes()).await;
+        let head = caller.until("\r\n\r\n").await.expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        peer.send(LIKE.as_bytes()).await;
+        assert_eq!(caller.until("\r\n\r\n").await.expect("a body"), format!("{first}{LIKE}"));
+    }
+    assert!(daemon.metric("bearerd_refused_total", &["bad_request"]).await < 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

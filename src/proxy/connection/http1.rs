@@ -27,6 +27,10 @@ use crate::proxy::relay::Downstream;
 use crate::proxy::watchdog::Watchdog;
 use crate::proxy::wire::{Wire, Wired};
 
+/// hyper hands one piece of a request's body on and then waits for its turn: as many are moved in one
+/// turn.
+const PIECES: u32 = 16;
+
 /// Serves HTTP/1 on `io`, and what it is upgraded to; gives `io` back when no request has come for a
 /// while, with the time that it may still stay idle. The first request's head may have `begun`.
 pub(super) fn serve<I>(
@@ -55,6 +59,7 @@ where
         if routes.has_changed().unwrap_or(false) {
             *current = Arc::clone(&routes.borrow_and_update());
         }
+        of_requests.answer_begins();
         let answer = handle(Arc::clone(current), Arc::clone(&of_requests), request);
         async move { Ok::<Response<Downstream>, Infallible>(answer.await) }
     });
@@ -120,6 +125,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let dog = &this.wire.watchdog;
+        let mut pieces = 0;
         loop {
             let Some(connection) = this.connection else { return Poll::Ready(None) };
             let mut connection = Pin::new(connection);
@@ -130,6 +136,10 @@ where
             // An error is the caller's: it broke off, or spoke no HTTP and has been told so.
             if connection.poll(cx).is_ready() {
                 return Poll::Ready(None);
+            }
+            if pieces < PIECES && this.wire.take_more() {
+                pieces += 1;
+                continue;
             }
             // What ends an upload may end its response.
             if this.wire.is_uploading() && this.wire.poll_upload(cx).is_ready() {

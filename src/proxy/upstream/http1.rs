@@ -28,8 +28,9 @@ use send::{SendError, Upload};
 
 /// Room for one read; it doubles as long as reads fill it.
 const READ: usize = 8 << 10;
-/// The largest room for one read.
-pub(in crate::proxy) const MAX_READ: usize = 64 << 10;
+/// The largest room for one read. What is read at once is written at once, and 64 KiB are a little
+/// more than one segment of loopback holds: an upload in such pieces costs twice as much.
+pub(in crate::proxy) const MAX_READ: usize = 48 << 10;
 /// The largest head of a response.
 pub(in crate::proxy) use receive::MAX_HEAD;
 /// What is read of a response before its head is whole, at most.
