@@ -186,8 +186,7 @@ async fn what_hyper_refuses_is_refused_in_our_words_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_reads_like_a_refusal_is_passed_on_as_it_is() {
-    const LIKE: &str =
-        "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    const LIKE: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     let stage = Stage::new();
     let upstream = ByHand::listen().await;
     let daemon = upstream.ready(&stage, "").await;
