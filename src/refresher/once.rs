@@ -49,7 +49,8 @@ impl OnceError {
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Fetch(error) => error.needs_operator(),
-            Self::NowhereToKeep | Self::Lost(_) | Self::Unwritten | Self::Store(_) => false,
+            Self::Lost(_) => true,
+            Self::NowhereToKeep | Self::Unwritten | Self::Store(_) => false,
         }
     }
 }

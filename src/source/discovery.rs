@@ -123,18 +123,19 @@ impl Discovery {
 }
 
 /// Secrets go to `https://`; to anything else only where the issuer itself is, which the
-/// configuration allowed.
+/// configuration allowed. As there, no fragment (RFC 6749 §3.1, §3.2), and no user before the host.
 fn acceptable<'u>(url: &'u str, issuer: &str) -> Result<&'u str, FetchError> {
     let parts = |url: &str| {
-        let uri: Uri = url.parse().ok()?;
-        Some((uri.scheme_str()?.to_owned(), uri.authority()?.to_string()))
+        let uri: Uri = url.parse().ok().filter(|_| !url.contains('#'))?;
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        Some((uri.scheme_str()?.to_owned(), authority.to_string()))
     };
     match parts(url) {
         Some((scheme, _)) if scheme == "https" => Ok(url),
         Some(place) if place.0 == "http" && Some(&place) == parts(issuer).as_ref() => Ok(url),
         _ => Err(unfit(
             Reason::Unusable,
-            "the issuer's metadata names an endpoint that is not https://; write token_url"
+            "the issuer's metadata names an endpoint that is no plain https:// URL; write token_url"
                 .to_owned(),
         )),
     }
@@ -240,6 +241,8 @@ mod tests {
         assert!(body("http://127.0.0.1:1", "http://127.0.0.1:1/t").is_ok());
         assert!(body("http://127.0.0.1:1", "https://elsewhere/t").is_ok());
         assert!(body("https://i", "ftp://i/t").is_err());
+        assert!(body("https://i", "https://i/t#part").is_err());
+        assert!(body("https://i", "https://i@elsewhere/t").is_err());
         assert!(token_url("https://i", false, r#"{"issuer":"https://i"}"#).is_err());
     }
 

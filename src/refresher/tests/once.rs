@@ -63,7 +63,9 @@ async fn a_store_that_fails_is_tried_again_and_the_loss_is_told() {
             result.unwrap();
             assert!(std::fs::read_to_string(path).unwrap().contains("\"second\""));
         } else {
-            let told = chain(&result.unwrap_err());
+            let error = result.unwrap_err();
+            assert!(error.needs_operator(), "the command for a login is told");
+            let told = chain(&error);
             assert!(told.contains("refresh token is lost") && told.contains("state"), "{told}");
         }
     }
