@@ -160,6 +160,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Heads<I> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+
     use super::*;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
@@ -203,5 +205,19 @@ mod tests {
             let bytes = [&preface, frames.concat().as_slice()].concat();
             assert_eq!(told(&bytes), incomplete, "{frames:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_flushed_is_not_said() {
+        let (near, mut far) = tokio::io::duplex(4);
+        let load = Load::default();
+        let io = BufWriter::new(near);
+        let mut heads = Heads::new(io, Duration::from_secs(1), load.clone());
+        assert!(load.is_none());
+        heads.write_all(b"0123456789").await.unwrap();
+        assert!(!load.is_none());
+        let mut said = [0; 10];
+        let (flushed, read) = tokio::join!(heads.flush(), far.read_exact(&mut said));
+        assert!(flushed.is_ok() && read.is_ok() && load.is_none());
     }
 }
