@@ -74,7 +74,8 @@ impl Exchange {
         wire.take_early(request.version() == Version::HTTP_11);
         let upgrade = shape::upgrade(&mut request);
         let (asked, body) = request.into_parts();
-        let body = match asked.version {
+        let version = asked.version;
+        let body = match version {
             Version::HTTP_2 => Inbound::http2(body, Arc::clone(&wire)),
             _ => Inbound::http1(body),
         };
@@ -98,7 +99,7 @@ impl Exchange {
         };
         let config = &route.config;
         let limit = if keeps_own { 0 } else { config.replay.body_bytes };
-        let body = Outbound::new(body, limit, &routes.budget, &config.header);
+        let body = Outbound::new(body, version, limit, &routes.budget, &config.header);
         // RFC 9110 §7.8: an upgrade may have begun, so it is never sent twice.
         let body_again = if upgrade.is_none() { body.handle() } else { None };
         let (held, waited, looked) = (None, Duration::ZERO, Looked::default());
@@ -302,6 +303,8 @@ fn reason(error: &UpstreamError) -> Reason {
             Reason::UpstreamTimeout
         }
         UpstreamError::Unreachable(_) => Reason::UpstreamUnreachable,
+        UpstreamError::Full => Reason::Overloaded,
+        UpstreamError::Shared(error) => return reason(error),
         // The caller's body broke off, or its chunks are none (RFC 9112 §7.1).
         UpstreamError::Caller(_) | UpstreamError::CallerLength => return Reason::BadRequest,
         UpstreamError::CallerTimeout => return Reason::BodyTimeout,

@@ -18,7 +18,7 @@ const OVERHEAD: usize = 64 << 10;
 /// Bytes that can be in use at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
-    /// Without any caller: the program, and what HTTP/2 connections to upstreams hold for all of them.
+    /// Without any connection.
     pub base: usize,
     /// For each HTTP/1 connection, with the request on it.
     pub http1: usize,
@@ -39,12 +39,15 @@ impl Footprint {
             config.server.listen.iter().any(|listen| matches!(listen, Listen::Tls(_)));
         let upstreams_tls = config.routes.iter().any(|route| route.upstream.tls.is_some());
         let of_callers = if callers_tls { TLS } else { 0 };
-        let call = asking(limits).max(answering(limits)) + if upstreams_tls { TLS } else { 0 };
-        let shared = config.routes.iter().filter(|route| may_speak_http2(route)).count();
+        let of_upstreams = if upstreams_tls { TLS } else { 0 };
+        // Beside all that: what a stream has brought and nobody has taken yet, and what waits for it.
+        let shares = config.routes.iter().any(may_speak_http2);
+        let of_streams = if shares { http2::MAX_BUFFERED } else { 0 };
+        let call = asking(limits).max(answering(limits)) + of_upstreams + of_streams;
         let streams = limits.http2_streams as usize;
         let stream = call + SEND_BUFFER + OVERHEAD;
         Self {
-            base: BASE + config.server.threads * shared * http2::MAX_BUFFERED,
+            base: BASE,
             http1: blocks_of_caller(limits) + call + OVERHEAD + of_callers,
             http2: max_unread(limits.http2_streams) + streams * stream + of_callers,
             copies: limits.replay_bytes,
@@ -114,9 +117,10 @@ mod tests {
         let tls = footprint("", "upstream = \"https://api.example\"\nhttp2 = false");
         let either = footprint("", "upstream = \"https://api.example\"");
         assert_eq!((tls.base, tls.http1), (plain.base, plain.http1 + TLS));
-        assert_eq!(either.base, plain.base + http2::MAX_BUFFERED);
-        let threads = footprint("threads = 4", "upstream = \"https://api.example\"");
-        assert_eq!(threads.base, plain.base + 4 * http2::MAX_BUFFERED);
+        let http2 = footprint("", "upstream = \"http://127.0.0.1:1\"\nhttp2 = true");
+        assert_eq!(either.http1, tls.http1 + http2::MAX_BUFFERED);
+        assert_eq!(http2.http1, plain.http1 + http2::MAX_BUFFERED);
+        assert_eq!(http2.http2, plain.http2 + 100 * http2::MAX_BUFFERED);
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! then the rest of the stream.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Version};
 use http_body::{Body, Frame, SizeHint};
+use thiserror::Error;
 
 use super::hop;
 use super::inbound::Inbound;
@@ -21,7 +22,7 @@ pub(super) const PIECE: usize = 16 << 10;
 
 /// Bytes that all copies together may hold.
 pub struct Budget {
-    limit: usize,
+    limit: AtomicUsize,
     held: AtomicUsize,
 }
 
@@ -29,7 +30,13 @@ impl Budget {
     /// At most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, held: AtomicUsize::new(0) }
+        Self { limit: AtomicUsize::new(limit), held: AtomicUsize::new(0) }
+    }
+
+    /// At most `limit` bytes from now on. Copies that are there stay; while they hold more than
+    /// that, none grows.
+    pub fn resize(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Bytes that copies hold now.
@@ -41,7 +48,7 @@ impl Budget {
     /// True if there was room for `bytes` more, which are held from now on.
     fn take(&self, bytes: usize) -> bool {
         let held = self.held.fetch_add(bytes, Ordering::Relaxed);
-        let fits = held.saturating_add(bytes) <= self.limit;
+        let fits = held.saturating_add(bytes) <= self.limit.load(Ordering::Relaxed);
         if !fits {
             self.give_back(bytes);
         }
@@ -75,6 +82,48 @@ impl Kept {
     }
 }
 
+/// Why a body did not come to its end.
+#[derive(Debug, Error)]
+pub enum BodyError<E = hyper::Error> {
+    /// Its connection broke, or it is malformed.
+    #[error("the body broke off")]
+    Broken(#[source] E),
+    /// Its stream was reset as if nothing was wrong.
+    #[error("the body was cut short")]
+    Cut,
+}
+
+/// What is next of a body.
+type Next<B> = Option<Result<Frame<Bytes>, BodyError<<B as Body>::Error>>>;
+
+/// A caller's body, as it may be passed on.
+pub struct Source<B> {
+    body: B,
+    /// It says when it has ended: HTTP/2's do. With HTTP/1 hyper sees to it that what is cut short
+    /// is an error.
+    says_end: bool,
+    /// Never in a trailer.
+    injected: HeaderName,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Source<B> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Next<B>> {
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+            // RFC 9113 §8.1: only END_STREAM ends a request. hyper ends it also at a reset with
+            // NO_ERROR, which is for responses.
+            let cut = self.says_end && !self.body.is_end_stream();
+            return Poll::Ready(cut.then_some(Err(BodyError::Cut)));
+        };
+        let strip = |mut frame: Frame<Bytes>| {
+            if let Some(trailers) = frame.trailers_mut() {
+                hop::strip_trailers(trailers, Some(&self.injected));
+            }
+            frame
+        };
+        Poll::Ready(Some(frame.map(strip).map_err(BodyError::Broken)))
+    }
+}
+
 /// How far one sending is.
 #[derive(Default)]
 pub struct Position {
@@ -87,75 +136,45 @@ pub enum Outbound<B = Inbound> {
     /// None at all: nothing to keep, nothing to allocate.
     Empty,
     /// Streamed and forgotten.
-    Once {
-        /// The caller's body.
-        body: B,
-        /// Never in a trailer.
-        injected: HeaderName,
-        /// Whether its caller has to go on.
-        thirst: Option<Thirst>,
-    },
+    Once(Source<B>),
     /// Streamed and kept.
     Kept {
         /// Shared with those who may send it again.
         copy: Arc<Mutex<Copy<B>>>,
         /// How far this sending is.
         position: Position,
-        /// Whether its caller has to go on.
-        thirst: Option<Thirst>,
     },
 }
 
-/// Tells who hands a body over whether it is its caller that has to go on.
-#[derive(Clone, Default)]
-pub struct Thirst(Arc<AtomicBool>);
-
-impl Thirst {
-    /// True while there is nothing to be had of the body, and more has to come.
-    #[must_use]
-    pub fn is_felt(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn note<T>(thirst: Option<&Self>, polled: &Poll<T>) {
-        if let Some(Self(thirst)) = thirst {
-            thirst.store(polled.is_pending(), Ordering::Relaxed);
-        }
-    }
-}
-
 impl<B: Body<Data = Bytes> + Unpin> Outbound<B> {
-    /// The body of a first sending, kept if it may fit into `limit`.
+    /// The body of a first sending, of a request that came in `version`; kept if it may fit into
+    /// `limit`.
     #[must_use]
-    pub fn new(body: B, limit: usize, budget: &Arc<Budget>, injected: &HeaderName) -> Self {
+    pub fn new(
+        body: B,
+        version: Version,
+        limit: usize,
+        budget: &Arc<Budget>,
+        injected: &HeaderName,
+    ) -> Self {
         if body.is_end_stream() {
             return Self::Empty;
         }
         let known_too_large = body.size_hint().lower() > limit as u64;
+        let says_end = version == Version::HTTP_2;
+        let source = Source { body, says_end, injected: injected.clone() };
         if limit == 0 || known_too_large {
-            return Self::Once { body, injected: injected.clone(), thirst: None };
+            return Self::Once(source);
         }
         let copy = Copy {
-            body,
+            source,
             trailers: None,
             ended: false,
             kept: Some(Kept::default()),
             limit,
             budget: Arc::clone(budget),
-            injected: injected.clone(),
         };
-        let position = Position::default();
-        Self::Kept { copy: Arc::new(Mutex::new(copy)), position, thirst: None }
-    }
-
-    /// Whether its caller has to go on, from now on and wherever it is handed to.
-    pub fn thirst(&mut self) -> Thirst {
-        match self {
-            Self::Empty => Thirst::default(),
-            Self::Once { thirst, .. } | Self::Kept { thirst, .. } => {
-                thirst.get_or_insert_default().clone()
-            }
-        }
+        Self::Kept { copy: Arc::new(Mutex::new(copy)), position: Position::default() }
     }
 
     /// What another sending takes; `None` if the body cannot be sent again.
@@ -163,7 +182,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outbound<B> {
     pub fn handle(&self) -> Option<Handle<B>> {
         match self {
             Self::Empty => Some(Handle(None)),
-            Self::Once { .. } => None,
+            Self::Once(_) => None,
             Self::Kept { copy, .. } => Some(Handle(Some(Arc::clone(copy)))),
         }
     }
@@ -181,7 +200,7 @@ impl<B: Body<Data = Bytes> + Unpin> Handle<B> {
         };
         let whole = lock(copy).kept.is_some();
         let position = Position::default();
-        whole.then(|| Outbound::Kept { copy: Arc::clone(copy), position, thirst: None })
+        whole.then(|| Outbound::Kept { copy: Arc::clone(copy), position })
     }
 
     /// True if all of it has left the caller, so that an earlier sending cannot take any of it.
@@ -189,7 +208,7 @@ impl<B: Body<Data = Bytes> + Unpin> Handle<B> {
     pub fn is_read(&self) -> bool {
         self.0.as_ref().is_none_or(|copy| {
             let copy = lock(copy);
-            copy.ended || copy.body.is_end_stream()
+            copy.ended || copy.source.body.is_end_stream()
         })
     }
 
@@ -202,14 +221,13 @@ impl<B: Body<Data = Bytes> + Unpin> Handle<B> {
 
 /// The caller's body and what has been read of it.
 pub struct Copy<B> {
-    body: B,
+    source: Source<B>,
     trailers: Option<HeaderMap>,
     ended: bool,
     /// `None` once it outgrew its bounds.
     kept: Option<Kept>,
     limit: usize,
     budget: Arc<Budget>,
-    injected: HeaderName,
 }
 
 impl<B> Copy<B> {
@@ -227,7 +245,8 @@ impl<B: Body<Data = Bytes> + Unpin> Copy<B> {
         let Some(kept) = &mut self.kept else { return };
         let left = self.limit - kept.0.len();
         // What is said to come is not believed before it comes, but there is room for no more.
-        let to_come = self.body.size_hint().upper().and_then(|rest| usize::try_from(rest).ok());
+        let to_come =
+            self.source.body.size_hint().upper().and_then(|rest| usize::try_from(rest).ok());
         let to_come = to_come.map_or(left, |rest| left.min(rest.saturating_add(data.len())));
         let most = kept.0.len() + to_come;
         if data.len() <= left && kept.make_room(data.len(), most, &self.budget) {
@@ -244,7 +263,7 @@ impl<B: Body<Data = Bytes> + Unpin> Copy<B> {
         position: &mut Position,
         last: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Next<B>> {
         if let Some(rest) = self.kept.as_ref().and_then(|kept| kept.0.get(position.bytes..))
             && !rest.is_empty()
         {
@@ -261,7 +280,7 @@ impl<B: Body<Data = Bytes> + Unpin> Copy<B> {
             position.trailers = true;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        match ready!(self.source.poll_frame(cx)) {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     self.keep(&data);
@@ -270,10 +289,9 @@ impl<B: Body<Data = Bytes> + Unpin> Copy<B> {
                 }
                 Err(frame) => {
                     self.ended = true;
-                    let Ok(mut trailers) = frame.into_trailers() else {
+                    let Ok(trailers) = frame.into_trailers() else {
                         return Poll::Ready(None);
                     };
-                    hop::strip_trailers(&mut trailers, Some(&self.injected));
                     self.trailers = Some(trailers.clone());
                     position.trailers = true;
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
@@ -295,7 +313,7 @@ impl<B: Body<Data = Bytes> + Unpin> Copy<B> {
     fn is_end(&self, position: &Position) -> bool {
         let copy_sent = self.kept.as_ref().is_none_or(|kept| position.bytes >= kept.0.len());
         let trailers_sent = self.trailers.is_none() || position.trailers;
-        copy_sent && trailers_sent && (self.ended || self.body.is_end_stream())
+        copy_sent && trailers_sent && (self.ended || self.source.body.is_end_stream())
     }
 }
 
@@ -312,31 +330,15 @@ fn lock<B>(copy: &Mutex<Copy<B>>) -> MutexGuard<'_, Copy<B>> {
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Outbound<B> {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BodyError<B::Error>;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Next<B>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Once { body, injected, thirst } => {
-                let polled = Pin::new(body).poll_frame(cx);
-                Thirst::note(thirst.as_ref(), &polled);
-                Poll::Ready(ready!(polled).map(|frame| {
-                    frame.map(|mut frame| {
-                        if let Some(trailers) = frame.trailers_mut() {
-                            hop::strip_trailers(trailers, Some(injected));
-                        }
-                        frame
-                    })
-                }))
-            }
-            Self::Kept { copy, position, thirst } => {
+            Self::Once(source) => source.poll_frame(cx),
+            Self::Kept { copy, position } => {
                 let last = Arc::strong_count(copy) == 1;
-                let polled = lock(copy).poll_frame(position, last, cx);
-                Thirst::note(thirst.as_ref(), &polled);
-                polled
+                lock(copy).poll_frame(position, last, cx)
             }
         }
     }
@@ -344,23 +346,23 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Outbound<B> {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Once { body, .. } => body.is_end_stream(),
-            Self::Kept { copy, position, .. } => lock(copy).is_end(position),
+            Self::Once(source) => source.body.is_end_stream(),
+            Self::Kept { copy, position } => lock(copy).is_end(position),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Once { body, .. } => body.size_hint(),
-            Self::Kept { copy, position, .. } => {
+            Self::Once(source) => source.body.size_hint(),
+            Self::Kept { copy, position } => {
                 let copy = lock(copy);
                 let pending = copy
                     .kept
                     .as_ref()
                     .map_or(0, |kept| kept.0.len().saturating_sub(position.bytes))
                     as u64;
-                let rest = copy.body.size_hint();
+                let rest = copy.source.body.size_hint();
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower() + pending);
                 if let Some(upper) = rest.upper() {
@@ -377,6 +379,8 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+
+    const HTTP1: Version = Version::HTTP_11;
 
     /// Frames of these lengths, which are there at once; their sum may be known beforehand.
     struct Frames(Vec<usize>, bool);
@@ -419,7 +423,7 @@ mod tests {
         {
             let budget = Arc::new(Budget::new(1 << 20));
             let sum = frames.iter().sum::<usize>();
-            let mut body = Outbound::new(Frames(frames, known), 10_000, &budget, &injected);
+            let mut body = Outbound::new(Frames(frames, known), HTTP1, 10_000, &budget, &injected);
             let again = body.handle();
             while next(&mut body).is_some() {
                 assert_eq!(budget.held(), capacity(&body));
@@ -435,7 +439,7 @@ mod tests {
         let injected = HeaderName::from_static("authorization");
         let budget = Arc::new(Budget::new(1 << 20));
         let frames = Frames(vec![700; 3], false);
-        let mut first = Outbound::new(frames, 10_000, &budget, &injected);
+        let mut first = Outbound::new(frames, HTTP1, 10_000, &budget, &injected);
         let again = first.handle().unwrap();
         assert_eq!((next(&mut first), budget.held()), (Some(700), 700));
         let mut second = again.again().unwrap();
@@ -450,7 +454,8 @@ mod tests {
     fn a_budget_without_room_for_more_than_is_needed_is_used_to_its_end() {
         let injected = HeaderName::from_static("authorization");
         let budget = Arc::new(Budget::new(1000));
-        let mut body = Outbound::new(Frames(vec![250; 5], false), 10_000, &budget, &injected);
+        let mut body =
+            Outbound::new(Frames(vec![250; 5], false), HTTP1, 10_000, &budget, &injected);
         let again = body.handle().unwrap();
         let held = std::iter::from_fn(|| next(&mut body).map(|_| budget.held()));
         assert_eq!(held.collect::<Vec<_>>(), [250, 500, 1000, 1000, 0]);
@@ -462,7 +467,7 @@ mod tests {
         let injected = HeaderName::from_static("authorization");
         let budget = Arc::new(Budget::new(1 << 20));
         let frames = Frames(vec![300_000], true);
-        let mut body = Outbound::new(frames, 1 << 20, &budget, &injected);
+        let mut body = Outbound::new(frames, HTTP1, 1 << 20, &budget, &injected);
         let again = body.handle().unwrap();
         assert_eq!((next(&mut body), next(&mut body)), (Some(300_000), None));
         let mut second = again.again().unwrap();

@@ -3,7 +3,8 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use http_body::{Frame, SizeHint};
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::replay::Outbound;
+use super::replay::{BodyError, Outbound};
 use super::wire::Wire;
 use crate::dial::{DialError, Peer, Stream};
 
@@ -32,6 +33,8 @@ pub struct Upstream {
     peer_http1: Peer,
     /// HTTP/2 and nothing else.
     only_http2: bool,
+    /// Requests share its connections, as far as is known: it speaks HTTP/2, or may do so.
+    shares: AtomicBool,
     connect_timeout: Duration,
     /// How long a connection takes requests.
     max_age: Duration,
@@ -81,10 +84,16 @@ pub enum UpstreamError {
     Malformed(#[from] Malformed),
     /// The HTTP/2 connection or the stream broke.
     #[error("upstream connection failed")]
-    Http2(#[source] hyper::Error),
+    Http2(#[source] h2::Error),
+    /// All connections to it are as full as they may be, and there may be no more.
+    #[error("upstream has too many requests already")]
+    Full,
+    /// What another request was told for which this one waited.
+    #[error(transparent)]
+    Shared(Arc<UpstreamError>),
     /// The caller's body broke off, or its chunks are none (RFC 9112 §7.1).
     #[error("the caller's body failed")]
-    Caller(#[source] hyper::Error),
+    Caller(#[source] BodyError),
     /// The caller's body is not as long as it said.
     #[error("the caller's body has another length than it said")]
     CallerLength,
@@ -114,43 +123,81 @@ impl Upstream {
             Some(false) => &[b"http/1.1"],
             None => &[b"h2", b"http/1.1"],
         };
+        let may_agree = terms.http2.is_none() && peer.scheme() == Scheme::HTTPS;
         Self {
             peer: peer.with_protocols(protocols),
             peer_http1: peer.with_protocols(&[b"http/1.1"]),
             only_http2,
+            shares: AtomicBool::new(only_http2 || may_agree),
             connect_timeout: terms.connect_timeout,
             max_age: terms.max_age,
             slot: SLOTS.fetch_add(1, Ordering::Relaxed),
         }
     }
 
+    fn shares(&self) -> bool {
+        self.shares.load(Ordering::Relaxed)
+    }
+
     /// A pooled connection that can take `request`.
     #[must_use]
     pub fn pooled(&self, request: &Outgoing, now: Instant) -> Option<Lease> {
-        let shared = if request.upgrades() { None } else { http2::take(self.slot, now) };
-        let connection = match shared {
-            Some(sender) => Line::Http2(sender, self.peer.scheme()),
-            None => Line::Http1(pool::take(self.slot, now)?),
-        };
-        Some(Lease { line: connection, slot: self.slot, pooled: true })
+        let may_share = self.shares() && !request.upgrades();
+        let place = may_share.then(|| self.shared(now)).flatten();
+        place.or_else(|| {
+            let line = Line::Http1(pool::take(self.slot, now)?);
+            Some(Lease { line, slot: self.slot, pooled: true })
+        })
     }
 
-    /// A new connection for `request`.
+    /// A place on an open HTTP/2 connection.
+    fn shared(&self, now: Instant) -> Option<Lease> {
+        let line = Line::Http2(http2::take(self.slot, now)?, self.peer.scheme());
+        Some(Lease { line, slot: self.slot, pooled: true })
+    }
+
+    /// A new connection for `request`, or a place on a shared one that was opened meanwhile.
     ///
     /// # Errors
     /// There is none to be had.
     pub async fn connect(&self, request: &Outgoing, now: Instant) -> Result<Lease, UpstreamError> {
         let upgrades = request.upgrades() && !self.only_http2;
+        if upgrades || !self.shares() {
+            return self.open(upgrades, now).await;
+        }
+        let present = || match self.shared(now) {
+            Some(lease) => Some(Ok(Some(lease))),
+            // It has turned out to speak HTTP/1.1: to each its own, all at once.
+            None if !self.shares() => Some(Ok(None)),
+            None if http2::is_full(self.slot) => Some(Err(UpstreamError::Full)),
+            None => None,
+        };
+        let opening = async { self.open(false, now).await.map(Some) };
+        let waiting = http2::waiting(self.slot);
+        let lease = waiting.take_turns(now + self.connect_timeout, present, opening).await?;
+        match lease {
+            Some(lease) => Ok(lease),
+            None => self.open(false, now).await,
+        }
+    }
+
+    /// A new connection.
+    async fn open(&self, upgrades: bool, now: Instant) -> Result<Lease, UpstreamError> {
         let peer = if upgrades { &self.peer_http1 } else { &self.peer };
-        let stream = peer.connect(now + self.connect_timeout).await?;
+        let deadline = now + self.connect_timeout;
+        let stream = peer.connect(deadline).await?;
         let agreed = stream.agreed_protocol();
         let good_until = now + self.max_age;
         let is_http2 = agreed == Some(b"h2") || (self.only_http2 && !stream.is_tls());
-        let line = if is_http2 {
-            let sender = http2::open(stream, self.slot, now, good_until).await?;
-            Line::Http2(sender, self.peer.scheme())
-        } else if self.only_http2 {
+        if self.only_http2 && !is_http2 {
             return Err(DialError::NoHttp2.into());
+        }
+        if !upgrades {
+            self.shares.store(is_http2, Ordering::Relaxed);
+        }
+        let line = if is_http2 {
+            let place = http2::open(stream, self.slot, now, good_until, deadline).await?;
+            Line::Http2(place, self.peer.scheme())
         } else {
             Line::Http1(Connection::new(stream, now, good_until))
         };
@@ -168,7 +215,7 @@ impl Outgoing {
 
 enum Line {
     Http1(Box<Connection>),
-    Http2(hyper::client::conn::http2::SendRequest<Outbound>, Scheme),
+    Http2(http2::Place, Scheme),
 }
 
 /// A connection that can take a request.
@@ -187,8 +234,8 @@ impl Lease {
                 let call = http1::Call::new(connection, request, body, self.slot, self.pooled);
                 Call::Http1(Box::new(call))
             }
-            Line::Http2(sender, scheme) => {
-                let call = http2::Call::new(sender, request, body, &scheme, self.pooled);
+            Line::Http2(place, scheme) => {
+                let call = http2::Call::new(place, request, body, &scheme, self.pooled);
                 Call::Http2(Box::new(call))
             }
         }
@@ -280,8 +327,7 @@ impl Call {
     pub fn is_uploading(&self) -> bool {
         match self {
             Self::Http1(call) => call.is_uploading(),
-            // hyper's affair.
-            Self::Http2(_) => false,
+            Self::Http2(call) => call.is_uploading(),
         }
     }
 
@@ -298,7 +344,7 @@ impl Call {
     pub fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Http1(call) => call.poll_upload(cx),
-            Self::Http2(_) => Poll::Ready(()),
+            Self::Http2(call) => call.poll_upload(cx),
         }
     }
 

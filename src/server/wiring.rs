@@ -49,6 +49,8 @@ pub(super) struct Wiring {
     pseudonym: String,
     upstreams: HashMap<UpstreamKey, Arc<Upstream>>,
     route_metrics: HashMap<String, Arc<RouteMetrics>>,
+    /// Copies that are kept while the configuration changes count on.
+    budget: Arc<Budget>,
 }
 
 /// The same peer, verified with the same files, connected to in the same time.
@@ -62,7 +64,8 @@ impl Wiring {
         // Unlike that of any other process, or two sidecars in a row would look like a loop.
         let pseudonym = format!("bearerd-{:08x}", fastrand::u32(..));
         let (upstreams, route_metrics) = (HashMap::new(), HashMap::new());
-        Self { metrics, addresses, pseudonym, upstreams, route_metrics }
+        let budget = Arc::new(Budget::new(0));
+        Self { metrics, addresses, pseudonym, upstreams, route_metrics, budget }
     }
 
     /// What of `config` can fail, before anything is touched.
@@ -123,6 +126,7 @@ impl Wiring {
                 credential_metrics: self.metrics.credential(&route.credential),
             }));
         }
+        self.budget.resize(config.server.limits.replay_bytes);
         let mut hosts = own_hosts(&self.addresses);
         hosts.extend(config.server.allowed_hosts.iter().cloned());
         Routes {
@@ -135,7 +139,7 @@ impl Wiring {
             peer_uids: config.server.peer_uids.clone(),
             keys: prepared.keys,
             tls: prepared.tls,
-            budget: Arc::new(Budget::new(config.server.limits.replay_bytes)),
+            budget: Arc::clone(&self.budget),
             refused: Reason::WORDS.map(|word| self.metrics.refused(word)),
         }
     }

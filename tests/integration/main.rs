@@ -40,6 +40,7 @@ mod kubernetes;
 mod login;
 mod malformed;
 mod matrix;
+mod multiplexed;
 mod names;
 mod neighbours;
 mod nominated;

@@ -5,8 +5,9 @@ use std::os::unix::fs::symlink;
 use emulator::client::Client;
 use emulator::{Oauth2, Tls};
 
+use crate::by_hand::{ByHand, REFUSED};
 use crate::stage::{Stage, route_to};
-use crate::support::{Daemon, eventually};
+use crate::support::{Daemon, eventually, request};
 
 const SERVER: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n";
 
@@ -223,6 +224,46 @@ async fn a_route_that_cannot_be_wired_leaves_credentials_and_connections_as_they
     assert_eq!((stage.tokens.latest(), stage.idp.token_requests()), (token, 1));
     assert_eq!(stage.api.server().connections(), 1, "the pool went on, too");
     assert_eq!(daemon.metric("bearerd_token_fetches_total", &[]).await as u64, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_are_kept_count_on_after_a_reload() {
+    let (stage, upstream) = (Stage::new(), ByHand::listen().await);
+    let limited = |bytes: usize| {
+        let route = route_to(&format!("http://{}", upstream.address), "");
+        let limits = format!("limits = {{ replay_bytes = {bytes} }}");
+        format!("{SERVER}{limits}\n{}{route}", stage.credential(""))
+    };
+    let daemon = Daemon::start_with(&stage.home, &limited(10_000));
+    daemon.ready().await;
+    let proxy = daemon.proxy;
+    let post = || {
+        let body = [&[b'x'; 8000][..], b"end"].concat();
+        tokio::spawn(async move { request(proxy, "POST", "/", &[], &body).await })
+    };
+    let first = post();
+    let mut held = upstream.accept().await;
+    held.until("end").await;
+    daemon.signal("HUP");
+    eventually("reloaded", async || reloads(&daemon, "ok").await == 1).await;
+    // There is no room for another copy.
+    let second = post();
+    let mut peer = upstream.accept().await;
+    peer.until("end").await;
+    peer.send(REFUSED).await;
+    assert_eq!(second.await.expect("no panic").status, 401);
+    assert_eq!(daemon.metric("bearerd_replays_total", &["body_too_large"]).await as u64, 1);
+    // There is, once there may be more.
+    replace(&stage, &limited(20_000));
+    eventually("reloaded", async || reloads(&daemon, "ok").await == 2).await;
+    let third = post();
+    peer.until("end").await;
+    peer.send(REFUSED).await;
+    peer.until("end").await;
+    peer.ok("third").await;
+    assert_eq!(third.await.expect("no panic").text(), "third");
+    held.ok("first").await;
+    assert_eq!(first.await.expect("no panic").text(), "first");
 }
 
 /// Starts with the credential `c` and `rest`.

@@ -128,6 +128,8 @@ fn class(error: &UpstreamError) -> &'static str {
         UpstreamError::Timeout => "timeout",
         UpstreamError::Broken(_) | UpstreamError::Http2(_) => "broken",
         UpstreamError::Malformed(_) => "malformed",
+        UpstreamError::Full => "overloaded",
+        UpstreamError::Shared(error) => class(error),
         UpstreamError::Caller(_) | UpstreamError::CallerLength | UpstreamError::CallerTimeout => {
             "caller"
         }

@@ -1,198 +1,259 @@
-//! HTTP/2 to an upstream: each thread has one connection, which its requests share. hyper drives
-//! it in a task of its own.
+//! One exchange with an upstream over HTTP/2, in the task of the request that it is for: a stream of
+//! a connection that requests share.
+//!
+//! The connection has a task of its own (`shared`), which writes what streams have for it and reads
+//! what is for them. Everything else happens here: nothing is taken of the caller's body but by
+//! polling the exchange.
 
-use std::cell::RefCell;
-use std::error::Error as _;
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, EXPECT, HOST};
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{PathAndQuery, Scheme};
-use http::{Request, Response, Uri, Version, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, response};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::Instant;
 
 use super::{Failed, Outgoing, UpstreamError};
-use crate::dial::Stream;
-use crate::proxy::replay::{Outbound, Thirst};
+use crate::proxy::replay::{BodyError, Outbound};
 
-/// What one response may bring before it is read.
-const STREAM_WINDOW: u32 = 512 << 10;
-/// What all responses on a connection may bring before they are read.
-const CONNECTION_WINDOW: u32 = 2 << 20;
-/// What a connection and the one that takes its place hold of responses at most.
-pub(in crate::proxy) const MAX_BUFFERED: usize = 2 * CONNECTION_WINDOW as usize;
-/// The largest head of a response.
-const MAX_HEAD: u32 = 64 << 10;
-/// A connection with requests on it that is silent for so long is asked whether it lives.
-const PING_EVERY: Duration = Duration::from_secs(20);
-/// A connection without requests is closed after this.
-const MAX_IDLE_TIME: Duration = Duration::from_secs(55);
+mod shared;
+mod upload;
 
-/// A connection that takes requests.
-struct Shared {
-    sender: SendRequest<Outbound>,
-    used_at: Instant,
-    good_until: Instant,
-}
+pub(in crate::proxy) use shared::MAX_BUFFERED;
+pub(super) use shared::{Place, is_full, open, sweep, take, waiting};
+use upload::Upload;
 
-thread_local! {
-    /// By slot.
-    static POOL: RefCell<Vec<Option<Shared>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The open connection of `slot`.
-pub(super) fn take(slot: usize, now: Instant) -> Option<SendRequest<Outbound>> {
-    POOL.with_borrow_mut(|pool| {
-        let shared = pool.get_mut(slot)?.as_mut()?;
-        if shared.sender.is_closed() || now >= shared.good_until {
-            pool[slot] = None;
-            return None;
-        }
-        shared.used_at = now;
-        Some(shared.sender.clone())
-    })
-}
-
-/// Opens a connection on `stream`, for `slot` to share until `good_until`.
-#[allow(clippy::disallowed_methods)] // a connection that requests share is nobody's to drive
-pub(super) async fn open(
-    stream: Stream,
-    slot: usize,
-    now: Instant,
-    good_until: Instant,
-) -> Result<SendRequest<Outbound>, UpstreamError> {
-    let (sender, connection) = Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(MAX_HEAD)
-        .keep_alive_interval(PING_EVERY)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(UpstreamError::Http2)?;
-    // Its error is every request's on it.
-    tokio::spawn(async { drop(connection.await) });
-    let shared = Shared { sender: sender.clone(), used_at: now, good_until };
-    POOL.with_borrow_mut(|pool| {
-        if pool.len() <= slot {
-            pool.resize_with(slot + 1, || None);
-        }
-        pool[slot] = Some(shared);
-    });
-    Ok(sender)
-}
-
-/// Lets go of connections that are closed, old or unused; requests on them go on.
-pub(super) fn sweep(now: Instant) {
-    POOL.with_borrow_mut(|pool| {
-        for shared in pool {
-            let good = |shared: &Shared| {
-                let idle = now.saturating_duration_since(shared.used_at);
-                !shared.sender.is_closed() && now < shared.good_until && idle < MAX_IDLE_TIME
-            };
-            *shared = shared.take().filter(good);
-        }
-    });
-}
-
-type Sent = dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Outbound>>>> + Send;
-
-/// One request and its response.
+/// One request and its response. Dropped before its end, its stream is reset: that is how a caller
+/// that goes away, or a message cut short, reaches the upstream.
 pub struct Call {
-    sent: Pin<Box<Sent>>,
-    body: Option<Incoming>,
-    /// What became of a request that failed.
-    unsent: Option<Outbound>,
-    refused: bool,
+    sent: Result<Sent, Unsent>,
     pooled: bool,
-    thirst: Thirst,
+}
+
+/// A request that the connection did not take.
+struct Unsent {
+    body: Outbound,
+    /// Why, until it is told.
+    error: Option<h2::Error>,
+}
+
+/// A request that has a stream.
+struct Sent {
+    upload: Upload,
+    /// What broke the caller's body, until it is told.
+    broken: Option<BodyError>,
+    head: ResponseFuture,
+    body: Option<Answer>,
+    refused: bool,
+    place: Place,
+}
+
+/// A response body.
+struct Answer {
+    stream: RecvStream,
+    /// How much of it is to come, if that was said.
+    left: Option<u64>,
+    /// What comes next is trailers or the end.
+    data_ended: bool,
 }
 
 impl Call {
-    /// Hands `request` and `body` to the connection.
+    /// Hands `request` to the connection of `place`; polling sends `body`.
     pub(super) fn new(
-        mut sender: SendRequest<Outbound>,
+        mut place: Place,
         request: &Outgoing,
-        mut body: Outbound,
+        body: Outbound,
         scheme: &Scheme,
         pooled: bool,
     ) -> Self {
-        let thirst = body.thirst();
-        let request = message(request, body, scheme);
-        let sent: Pin<Box<Sent>> = Box::pin(async move { sender.try_send_request(request).await });
-        Self { sent, body: None, unsent: None, refused: false, pooled, thirst }
+        let empty = body.is_end_stream();
+        let sent = match place.send(message(request, empty, scheme), empty) {
+            Ok((head, stream)) => {
+                let upload = Upload::new(stream, body);
+                Ok(Sent { upload, broken: None, head, body: None, refused: false, place })
+            }
+            Err(error) => Err(Unsent { body, error: Some(error) }),
+        };
+        Self { sent, pooled }
     }
 
-    /// The response head.
+    /// Sends, and waits for the response head.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<response::Parts, UpstreamError>> {
-        match ready!(self.sent.as_mut().poll(cx)) {
-            Ok(response) => {
-                let (head, body) = response.into_parts();
-                self.body = Some(body);
-                Poll::Ready(Ok(head))
-            }
-            Err(mut failure) => {
-                self.unsent = failure.take_message().map(Request::into_body);
-                let error = failure.into_error();
-                self.refused = is_refusal(&error);
-                Poll::Ready(Err(UpstreamError::Http2(error)))
+        match &mut self.sent {
+            Ok(sent) => sent.poll_head(cx),
+            Err(unsent) => {
+                let error = unsent.error.take().map(UpstreamError::Http2);
+                Poll::Ready(Err(error.unwrap_or_else(cut_short)))
             }
         }
     }
 
     /// True while it is the caller who has to go on: all that it sent is with the upstream.
     pub(super) fn awaits_caller(&self) -> bool {
-        self.thirst.is_felt()
+        self.sent.as_ref().is_ok_and(|sent| sent.upload.awaits_body())
     }
 
     /// What is known about how far the request came, after `error`.
     pub(super) fn failed(self, error: UpstreamError) -> Failed {
-        let sent = self.unsent.is_none() && !self.refused;
-        let broke = matches!(&error, UpstreamError::Http2(error) if is_broken(error));
-        Failed { error, sent, body: self.unsent, stale: self.pooled && broke }
+        // Then the connection broke, rather than this request on it.
+        let broke = matches!(&error, UpstreamError::Http2(error) if error.is_io());
+        let (sent, body) = match self.sent {
+            Ok(sent) => (!sent.refused, None),
+            Err(unsent) => (false, Some(unsent.body)),
+        };
+        Failed { error, sent, body, stale: self.pooled && broke }
     }
 
-    /// What is next of the response body.
+    /// True while the request is neither all out nor given up.
+    pub(super) fn is_uploading(&self) -> bool {
+        self.sent.as_ref().is_ok_and(|sent| sent.upload.is_streaming())
+    }
+
+    /// Sends what can be sent. An upstream that wants no more may have answered all the same.
+    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sent.as_mut().map_or(Poll::Ready(()), |sent| sent.poll_upload(cx))
+    }
+
+    /// What is next of the response body. What is left of the request goes up by
+    /// [`Self::poll_upload`], for a task of its own perhaps.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        Pin::new(body).poll_frame(cx).map_err(UpstreamError::Http2)
+        match &mut self.sent {
+            Ok(sent) => sent.poll_frame(cx),
+            Err(_) => Poll::Ready(None),
+        }
     }
 
     /// True if the response has been read to its end.
     pub(super) fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.answer().is_none_or(|answer| answer.stream.is_end_stream())
     }
 
     /// How much of the response is to come.
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::new, Body::size_hint)
+        let left = self.answer().and_then(|answer| answer.left);
+        left.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+
+    fn answer(&self) -> Option<&Answer> {
+        self.sent.as_ref().ok()?.body.as_ref()
     }
 }
 
+impl Sent {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, UpstreamError>> {
+        let _ = self.poll_upload(cx);
+        // Nobody wants the answer to half a request.
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Err(UpstreamError::Caller(error)));
+        }
+        match ready!(Pin::new(&mut self.head).poll(cx)) {
+            Ok(response) => {
+                self.place.heard();
+                let (head, answer) = Answer::begin(response);
+                self.body = Some(answer);
+                Poll::Ready(Ok(head))
+            }
+            Err(error) => {
+                self.refused = is_refusal(&error);
+                if self.refused {
+                    self.place.retire();
+                }
+                Poll::Ready(Err(UpstreamError::Http2(error)))
+            }
+        }
+    }
+
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Err(error) = ready!(self.upload.poll(cx)) {
+            self.broken = Some(error);
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(UpstreamError::Caller(error))));
+        }
+        let Some(answer) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(answer.poll_frame(cx));
+        self.place.heard();
+        Poll::Ready(frame.map(|frame| frame.map_err(UpstreamError::Http2)))
+    }
+}
+
+impl Drop for Sent {
+    /// Said, not left to the stream's own end: that would wait behind what waits for a window.
+    fn drop(&mut self) {
+        let answered = self.body.as_ref().is_some_and(|answer| answer.stream.is_end_stream());
+        if !answered || self.upload.is_streaming() {
+            self.upload.reset(Reason::CANCEL);
+        }
+    }
+}
+
+impl Answer {
+    fn begin(response: Response<RecvStream>) -> (response::Parts, Self) {
+        let (head, stream) = response.into_parts();
+        let left = if stream.is_end_stream() { Some(0) } else { length(&head.headers) };
+        (head, Self { stream, left, data_ended: false })
+    }
+
+    /// RFC 9113 §8.1: only `END_STREAM` ends a response. A stream that is reset before is an error,
+    /// also if it is reset with `NO_ERROR`; one that is reset after that is whole.
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.data_ended {
+            if let Some(data) = ready!(self.stream.poll_data(cx)?) {
+                // Its place in the windows is free once it is passed on.
+                self.stream.flow_control().release_capacity(data.len())?;
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            self.data_ended = true;
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx));
+        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)).transpose())
+    }
+}
+
+/// h2 has seen to it that the lines agree.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn cut_short() -> UpstreamError {
+    UpstreamError::Broken(io::ErrorKind::UnexpectedEof.into())
+}
+
 /// RFC 9113 §8.3.1: the target in pseudo-fields, and no field of the connection's own (§8.2.2).
-fn message(request: &Outgoing, body: Outbound, scheme: &Scheme) -> Request<Outbound> {
-    let mut message = Request::new(body);
+fn message(request: &Outgoing, empty: bool, scheme: &Scheme) -> Request<()> {
+    let mut message = Request::new(());
     *message.method_mut() = request.method.clone();
     *message.version_mut() = Version::HTTP_2;
     let mut headers = request.headers.clone();
-    headers.remove(CONNECTION);
-    // hyper does not tell when the upstream wants the body.
-    headers.remove(EXPECT);
+    // Nobody waits for the upstream's word here, so it is not asked for one.
+    for name in [CONNECTION, EXPECT, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    // RFC 9110 §8.6: of these methods a body is expected, so that there is none is said.
+    if empty && matches!(request.method, Method::POST | Method::PUT | Method::PATCH) {
+        headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+    }
     let authority = headers.remove(HOST);
     *message.uri_mut() = uri(scheme, authority.as_ref().map(AsRef::as_ref), &request.target);
     *message.headers_mut() = headers;
@@ -209,21 +270,9 @@ fn uri(scheme: &Scheme, authority: Option<&[u8]>, target: &PathAndQuery) -> Uri 
         .unwrap_or_default()
 }
 
-fn cause(error: &hyper::Error) -> Option<&h2::Error> {
-    error.source()?.downcast_ref()
-}
-
 /// RFC 9113 §8.7: the upstream says that it has not looked at the request.
-fn is_refusal(error: &hyper::Error) -> bool {
-    cause(error).is_some_and(|error| {
-        let reason = error.reason();
-        let left = error.is_go_away() && reason == Some(h2::Reason::NO_ERROR);
-        error.is_remote() && (left || reason == Some(h2::Reason::REFUSED_STREAM))
-    })
-}
-
-/// The connection broke, rather than this request on it.
-fn is_broken(error: &hyper::Error) -> bool {
-    let by_io = error.source().is_some_and(<dyn std::error::Error>::is::<io::Error>);
-    error.is_closed() || error.is_canceled() || by_io || cause(error).is_some_and(h2::Error::is_io)
+fn is_refusal(error: &h2::Error) -> bool {
+    let reason = error.reason();
+    let left = error.is_go_away() && reason == Some(Reason::NO_ERROR);
+    error.is_remote() && (left || reason == Some(Reason::REFUSED_STREAM))
 }

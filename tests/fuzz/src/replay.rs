@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use bearerd::proxy::replay::{Budget, Handle, Outbound};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use http_body::{Body, Frame, SizeHint};
 
 /// What the caller has sent so far.
@@ -104,7 +104,7 @@ pub fn check(data: &[u8]) -> bool {
     let budget = Arc::new(Budget::new(total));
     let caller = Caller::default();
     let injected = HeaderName::from_static("authorization");
-    let body = Outbound::new(caller.clone(), limit, &budget, &injected);
+    let body = Outbound::new(caller.clone(), Version::HTTP_2, limit, &budget, &injected);
     let handle = body.handle();
     assert_eq!(handle.is_none(), limit == 0, "without room nothing is kept");
     let (first, second) = (Some(Sending::new(body)), None);

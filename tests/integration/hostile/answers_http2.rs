@@ -27,7 +27,12 @@ const OK: (&str, &str) = (":status", "200");
 const LENIENT: Row =
     ("a field of requests", |on| head(on, END_STREAM, &[OK, (":path", "/smuggled")]));
 
-const ROWS: [Row; 26] = [
+/// Half an answer of unknown length.
+fn half(stream: u32) -> Vec<u8> {
+    [head(stream, 0, &[OK]), frame(DATA, 0, stream, b"smug")].concat()
+}
+
+const ROWS: [Row; 29] = [
     LENIENT,
     ("data before a head", |on| frame(DATA, END_STREAM, on, b"smuggled")),
     ("no status", |on| head(on, END_STREAM, &[("x", "smuggled")])),
@@ -68,6 +73,16 @@ const ROWS: [Row; 26] = [
     }),
     ("no header block", |on| frame(HEADERS, WHOLE, on, &[0xff; 20])),
     ("a reset", |on| frame(RST_STREAM, 0, on, &[0, 0, 0, 2])),
+    ("half an answer and a reset", |on| {
+        [half(on), frame(RST_STREAM, 0, on, &[0, 0, 0, 2])].concat()
+    }),
+    // RFC 9113 §8.1: it would be none after a whole answer.
+    ("half an answer and a reset that tells of no error", |on| {
+        [half(on), frame(RST_STREAM, 0, on, &[0; 4])].concat()
+    }),
+    ("half an answer and a farewell that tells of no error", |on| {
+        [half(on), frame(GOAWAY, 0, 0, &[0; 8])].concat()
+    }),
     ("a farewell", |_| frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 2])),
     ("settings that are none", |_| frame(SETTINGS, 0, 0, &setting(4, 1 << 31))),
     ("a window beyond the largest", |_| {

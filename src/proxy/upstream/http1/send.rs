@@ -11,7 +11,7 @@ use http_body::{Body, Frame};
 use thiserror::Error;
 use tokio::io::AsyncWrite;
 
-use crate::proxy::replay::Outbound;
+use crate::proxy::replay::{BodyError, Outbound};
 use crate::proxy::upstream::Outgoing;
 
 /// Frames up to this size are copied behind what stands before them; larger ones are written from
@@ -26,7 +26,7 @@ pub(super) enum SendError {
     Write(#[from] io::Error),
     /// The caller broke off, or its body is none.
     #[error(transparent)]
-    Body(#[from] hyper::Error),
+    Body(#[from] BodyError),
     /// The body is not as long as was said; the upstream must not take it for whole.
     #[error("body of another length than was said")]
     Length,
@@ -86,7 +86,7 @@ enum Written {
     Flushed,
 }
 
-impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Upload<B> {
     /// `request` with `body`, to be written by way of the buffer `out`. If it is to be `held`, the
     /// body waits for [`Self::go_on`].
     pub(super) fn new(request: &Outgoing, body: B, held: bool, mut out: BytesMut) -> Self {

@@ -26,12 +26,12 @@ enum Piece {
 
 impl Body for Script {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.frames.pop_front() {
             None => Poll::Ready(None),
             Some(Later) => Poll::Pending,
