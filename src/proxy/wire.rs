@@ -38,8 +38,6 @@ pub struct Wire {
     settled: AtomicBool,
     /// A head with both framings has come; from then on no chunked request is believed.
     ambiguous: AtomicBool,
-    /// A piece of a body was read since [`Self::take_more`] was last asked.
-    more: AtomicBool,
     /// A request was given to us, and its answer is not all out.
     answering: AtomicBool,
     /// There are no messages any more, but a tunnel's bytes.
@@ -63,7 +61,6 @@ impl Wire {
             watchdog,
             settled: AtomicBool::new(false),
             ambiguous: AtomicBool::new(false),
-            more: AtomicBool::new(false),
             answering: AtomicBool::new(false),
             tunnelled: AtomicBool::new(false),
             takes_early: AtomicBool::new(false),
@@ -90,11 +87,6 @@ impl Wire {
     /// hyper has given a request to us: until its answer is out, nothing else is said.
     pub(super) fn answer_begins(&self) {
         self.answering.store(true, Relaxed);
-    }
-
-    /// True if a piece of a body was read since this was last asked: there may be more of it.
-    pub(super) fn take_more(&self) -> bool {
-        self.more.load(Relaxed) && self.more.swap(false, Relaxed)
     }
 
     /// Whether interim responses may be said to the present request's caller: HTTP/1.1's only
@@ -273,11 +265,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wired<I> {
             if this.follower.sees_both(&buffer.filled()[before..]) {
                 this.wire.ambiguous.store(true, Relaxed);
             }
-            let partial = !this.follower.is_between_messages();
-            this.wire.watchdog.read(partial);
-            if partial {
-                this.wire.more.store(true, Relaxed);
-            }
+            this.wire.watchdog.read(!this.follower.is_between_messages());
             this.note_settled();
         } else if this.wire.watchdog.head_is_late() {
             return Poll::Ready(Err(this.say_late(cx)));

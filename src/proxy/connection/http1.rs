@@ -27,10 +27,6 @@ use crate::proxy::relay::Downstream;
 use crate::proxy::watchdog::Watchdog;
 use crate::proxy::wire::{Wire, Wired};
 
-/// hyper hands one piece of a request's body on and then waits for its turn: as many are moved in one
-/// turn.
-const PIECES: u32 = 16;
-
 /// Serves HTTP/1 on `io`, and what it is upgraded to; gives `io` back when no request has come for a
 /// while, with the time that it may still stay idle. The first request's head may have `begun`.
 pub(super) fn serve<I>(
@@ -125,7 +121,6 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let dog = &this.wire.watchdog;
-        let mut pieces = 0;
         loop {
             let Some(connection) = this.connection else { return Poll::Ready(None) };
             let mut connection = Pin::new(connection);
@@ -136,10 +131,6 @@ where
             // An error is the caller's: it broke off, or spoke no HTTP and has been told so.
             if connection.poll(cx).is_ready() {
                 return Poll::Ready(None);
-            }
-            if pieces < PIECES && this.wire.take_more() {
-                pieces += 1;
-                continue;
             }
             // What ends an upload may end its response.
             if this.wire.is_uploading() && this.wire.poll_upload(cx).is_ready() {
