@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -29,15 +29,17 @@ use crate::metrics::Metrics;
 use crate::version::{ApiServer, Version};
 use crate::webhook::Webhook;
 
-/// Open connections of a listener; an API server keeps a few. More wait until one of them ends.
+/// Open connections of a listener; an API server keeps a few.
 const MAX_CONNECTIONS: usize = 256;
 /// For a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// For receiving a request head, and between two requests: longer than an API server keeps an idle
 /// connection, so that it is not closed under its hands.
 const HEAD_TIME: Duration = Duration::from_mins(2);
-/// For what is still under way at a stop.
+/// For what is still under way when a connection is to end.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// Between two requests for room.
+const CROWD_PAUSE: Duration = Duration::from_millis(200);
 /// Between two questions for the cluster's version.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// After a failed accept.
@@ -186,22 +188,18 @@ enum Role {
 /// Serves `listener` until `stop` says so, and then what is under way.
 async fn serve(listener: TcpListener, role: Arc<Role>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
+    let crowded = Arc::new(Notify::new());
     loop {
         while connections.try_join_next().is_some() {}
-        if connections.len() >= MAX_CONNECTIONS {
-            tracing::warn!(
-                limit = MAX_CONNECTIONS,
-                "no more connections at once; the next one waits"
-            );
-            connections.join_next().await;
-        }
+        make_room(&mut connections, &crowded).await;
         let accepted = tokio::select! {
             () = said(&mut stop) => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, Arc::clone(&role), stop.clone()));
+                let end = End { stop: stop.clone(), crowded: Arc::clone(&crowded) };
+                connections.spawn(connection(stream, Arc::clone(&role), end));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
@@ -213,6 +211,29 @@ async fn serve(listener: TcpListener, role: Arc<Role>, mut stop: watch::Receiver
     while connections.join_next().await.is_some() {}
 }
 
+/// Where there are as many connections as there may be, those that are idle are closed: an API server
+/// comes again, and nobody else can keep it out. What is under way has [`DRAIN_TIME`].
+async fn make_room(connections: &mut JoinSet<()>, crowded: &Notify) {
+    if connections.len() < MAX_CONNECTIONS {
+        return;
+    }
+    tracing::warn!(
+        limit = MAX_CONNECTIONS,
+        "no more connections at once; those that are idle are closed"
+    );
+    while connections.len() >= MAX_CONNECTIONS {
+        crowded.notify_waiters();
+        // Who was shaking hands has not heard it.
+        let _ = timeout(CROWD_PAUSE, connections.join_next()).await;
+    }
+}
+
+/// What ends a connection before its caller does.
+struct End {
+    stop: watch::Receiver<bool>,
+    crowded: Arc<Notify>,
+}
+
 /// Ends once `stop` says so; never if nobody is left who could.
 async fn said(stop: &mut watch::Receiver<bool>) {
     let said = stop.wait_for(|stop| *stop).await.is_ok();
@@ -221,19 +242,19 @@ async fn said(stop: &mut watch::Receiver<bool>) {
     }
 }
 
-async fn connection(stream: TcpStream, role: Arc<Role>, stop: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, role: Arc<Role>, end: End) {
     let Role::Webhook(_, certificate) = &*role else {
-        return exchange(stream, role, stop).await;
+        return exchange(stream, role, end).await;
     };
     let handshake = TlsAcceptor::from(certificate.current()).accept(stream);
     match timeout(HANDSHAKE_TIME, handshake).await {
-        Ok(Ok(stream)) => exchange(stream, role, stop).await,
+        Ok(Ok(stream)) => exchange(stream, role, end).await,
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake took too long"),
     }
 }
 
-async fn exchange<S>(stream: S, role: Arc<Role>, mut stop: watch::Receiver<bool>)
+async fn exchange<S>(stream: S, role: Arc<Role>, mut end: End)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -253,7 +274,8 @@ where
     let mut served = pin!(served);
     tokio::select! {
         _ = served.as_mut() => return,
-        () = said(&mut stop) => {}
+        () = said(&mut end.stop) => {}
+        () = end.crowded.notified() => {}
     }
     served.as_mut().graceful_shutdown();
     let _ = timeout(DRAIN_TIME, served).await;

@@ -1,11 +1,10 @@
 //! The real program: TLS, bounds, certificates that change, the cluster's version, the end.
 
 use std::path::Path;
-use std::pin::pin;
 use std::process::Output;
 use std::sync::Arc;
-use std::time::Duration;
 
+use bearerd::dial::Stream;
 use bearerd::tls::TlsSettings;
 use bytes::Bytes;
 use emulator::http::{Exchange, Handler, Server, Work};
@@ -14,6 +13,7 @@ use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{ApiServer, DEADLINE, Injector, Secret, check, eventually, review};
 
@@ -69,7 +69,6 @@ async fn what_is_no_review_is_refused_within_bounds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_review_that_does_not_come_is_not_waited_for() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let secret = Secret::new();
     let injector = Injector::start(&secret, &["--kubernetes-version", "1.31"]);
     let settings = TlsSettings { ca_file: Some(secret.trusted()), ..TlsSettings::default() };
@@ -185,27 +184,62 @@ async fn the_clusters_version_is_asked_for_and_nothing_is_ready_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_is_a_limit_to_connections_and_who_is_above_it_waits_until_one_ends() {
+async fn there_is_a_limit_to_connections_and_idle_ones_do_not_keep_an_api_server_out() {
     let secret = Secret::new();
     let injector = Injector::start(&secret, &["--kubernetes-version", "1.31"]);
     let trusted = secret.trusted();
-    let mut idle = Vec::new();
-    for _ in 0..256 {
-        idle.push(injector.api_server(trusted.clone()).await);
+    let mut held = vec![injector.api_server(trusted.clone()).await];
+    assert_eq!(held[0].review(&review()).await.0, 200, "below the limit");
+    for _ in 0..253 {
+        held.push(injector.api_server(trusted.clone()).await);
     }
+    let mut under_way = Started::on(&injector, &secret).await;
+    held.push(injector.api_server(trusted.clone()).await);
     let line = injector.wait_for_log("no more connections at once");
     assert!(line.contains("\"limit\":256"), "{line}");
-    // Those that are there are answered, and the kubelet has a listener of its own.
-    assert_eq!(idle[0].review(&review()).await.0, 200);
-    assert_eq!(injector.admin("/livez").await.status, 200);
-    let mut late = pin!(injector.api_server(trusted));
-    // The operating system takes the connection, nobody answers its hello.
-    tokio::select! {
-        _ = &mut late => panic!("one too many"),
-        () = tokio::time::sleep(Duration::from_millis(200)) => {}
+    let answer = under_way.finish().await;
+    assert!(answer.contains("HTTP/1.1 200 OK") && answer.contains("JSONPatch"), "{answer}");
+    // The others stay open on this side.
+    let mut late = injector.api_server(trusted).await;
+    assert_eq!(late.review(&review()).await.0, 200);
+    assert_eq!(injector.admin("/livez").await.status, 200, "the kubelet has a listener of its own");
+    drop(held);
+}
+
+/// A review whose body is still to come.
+struct Started {
+    stream: Stream,
+    body: String,
+    answer: Vec<u8>,
+}
+
+impl Started {
+    async fn on(injector: &Injector, secret: &Secret) -> Self {
+        let settings = TlsSettings { ca_file: Some(secret.trusted()), ..TlsSettings::default() };
+        let mut stream = injector.connect(settings).await.expect("a connection");
+        let body = review().to_string();
+        let head = format!(
+            "POST /inject HTTP/1.1\r\nHost: injector\r\nContent-Type: application/json\r\n\
+             Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        // It is being read.
+        while !answer.ends_with(b"\r\n\r\n") {
+            assert!(stream.read_buf(&mut answer).await.expect("100 Continue") > 0);
+        }
+        Self { stream, body, answer }
     }
-    idle.pop();
-    assert_eq!(late.await.review(&review()).await.0, 200);
+
+    /// All that comes until the connection ends.
+    async fn finish(&mut self) -> String {
+        self.stream.write_all(self.body.as_bytes()).await.expect("sent");
+        let read = self.stream.read_to_end(&mut self.answer);
+        // Closing without a farewell of TLS is hyper's way.
+        let _ = tokio::time::timeout(DEADLINE, read).await.expect("an end in time");
+        String::from_utf8_lossy(&self.answer).into_owned()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,23 +316,9 @@ async fn at_a_stop_it_says_so_answers_on_for_a_while_and_exits_0() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_review_under_way_at_a_stop_is_answered() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let secret = Secret::new();
     let mut injector = Injector::start(&secret, &["--kubernetes-version", "1.31", "--linger", "0"]);
-    let settings = TlsSettings { ca_file: Some(secret.trusted()), ..TlsSettings::default() };
-    let mut stream = injector.connect(settings).await.expect("a connection");
-    let body = review().to_string();
-    let head = format!(
-        "POST /inject HTTP/1.1\r\nHost: injector\r\nContent-Type: application/json\r\n\
-         Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.expect("sent");
-    let mut answer = Vec::new();
-    // It is being read.
-    while !answer.ends_with(b"\r\n\r\n") {
-        assert!(stream.read_buf(&mut answer).await.expect("100 Continue") > 0);
-    }
+    let mut started = Started::on(&injector, &secret).await;
     injector.terminate();
     injector.wait_for_log("\"stopping\"");
     let address = injector.reviews;
@@ -306,10 +326,7 @@ async fn a_review_under_way_at_a_stop_is_answered() {
         tokio::net::TcpStream::connect(address).await.is_err()
     })
     .await;
-    stream.write_all(body.as_bytes()).await.expect("sent");
-    // Closing without a farewell of TLS is hyper's way.
-    let _ = stream.read_to_end(&mut answer).await;
-    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let answer = started.finish().await;
     assert!(answer.contains("HTTP/1.1 200 OK") && answer.contains("JSONPatch"), "{answer}");
     assert!(injector.exit().success());
 }
