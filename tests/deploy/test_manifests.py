@@ -1,6 +1,7 @@
 """Manifests, component and chart: accepted by every Kubernetes that they are for, and what a platform
 team looks for in them."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -348,6 +349,28 @@ def test_the_test_pod_of_the_chart_owns_no_sidecars_store(home):
     pod = next(pod_spec(document) for document in documents(text) if document["kind"] == "Pod")
     assert not any("persistentVolumeClaim" in volume for volume in pod["volumes"])
     assert pod["containers"][0]["args"][0] == "check"
+
+
+def test_the_injectors_test_pod_trusts_whom_the_api_server_does_and_gets_no_key(all_rendered):
+    for name, text in all_rendered.items():
+        if not name.startswith("chart-injecting"):
+            continue
+        objects = {document["kind"]: document for document in documents(text)}
+        pod = objects["Pod"]["spec"]
+        mounted = pod_spec(objects["Deployment"])["volumes"][0]["secret"]["secretName"]
+        [volume] = pod["volumes"]
+        if name == "chart-injecting-own":
+            hook = objects["ConfigMap"]
+            assert volume["configMap"]["name"] == hook["metadata"]["name"]
+            bundle = objects["MutatingWebhookConfiguration"]["webhooks"][0]["clientConfig"]["caBundle"]
+            assert hook["data"]["ca.crt"].strip() == base64.b64decode(bundle).decode().strip()
+            hooks = hook["metadata"]["annotations"], objects["Pod"]["metadata"]["annotations"]
+            first, second = (int(one.get("helm.sh/hook-weight", 0)) for one in hooks)
+            assert first < second, "the pod would wait for it"
+        else:
+            assert volume["secret"]["secretName"] == mounted
+            assert volume["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+        assert pod["containers"][0]["args"][0] == "check"
 
 
 def test_the_notes_say_how_to_go_on():
