@@ -64,25 +64,13 @@ impl FileStore {
     /// Replaces the record durably; only its owner may.
     pub(super) fn save(&mut self, record: &Record) -> Result<(), StoreError> {
         self.own()?;
-        let json = Zeroizing::new(encode(record));
-        let (pending, directory) = (self.pending(), self.directory());
-        let failed = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| StoreError::Io { action, path, source }
-        };
+        let (json, pending) = (Zeroizing::new(encode(record)), self.pending());
         // What a failed attempt left behind may be the only copy: it is not written again.
         let left_behind = read(&pending).ok().flatten().is_some_and(|left| *left == *json);
         if !left_behind {
-            let _ = fs::remove_file(&pending);
-            let created =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&pending);
-            let mut file = created.map_err(failed("create", &pending))?;
-            file.write_all(&json).map_err(failed("write", &pending))?;
+            create(&pending, &json)?;
         }
-        let sync = |path: &Path| File::open(path)?.sync_all();
-        sync(&pending).map_err(failed("sync", &pending))?;
-        fs::rename(&pending, &self.path).map_err(failed("replace", &self.path))?;
-        sync(directory).map_err(failed("sync the directory", directory))
+        put_in_place(&pending, &self.path)
     }
 
     /// Reads the newest record: one that was written whole and not put in place yet is newer than
@@ -114,7 +102,7 @@ impl FileStore {
 
     fn acquire(&self) -> Result<File, StoreError> {
         let path = self.beside(".lock");
-        let io = |source| StoreError::Io { action: "lock", path: path.clone(), source };
+        let io = |source| failed("lock", &path)(source);
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -153,13 +141,31 @@ impl FileStore {
         path.push(suffix);
         PathBuf::from(path)
     }
+}
 
-    fn directory(&self) -> &Path {
-        match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        }
-    }
+/// Writes a file that only this user may read, in place of whatever lies there.
+fn create(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let _ = fs::remove_file(path);
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = created.map_err(failed("create", path))?;
+    file.write_all(content).map_err(failed("write", path))
+}
+
+/// Has `pending` take the place of `path`, durably.
+fn put_in_place(pending: &Path, path: &Path) -> Result<(), StoreError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let sync = |path: &Path| File::open(path)?.sync_all();
+    sync(pending).map_err(failed("sync", pending))?;
+    fs::rename(pending, path).map_err(failed("replace", path))?;
+    sync(directory).map_err(failed("sync the directory", directory))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { action, path, source }
 }
 
 /// The record at `path`; `None` if there is no such file.
@@ -174,7 +180,7 @@ fn read_record(path: &Path) -> Result<Option<Record>, StoreError> {
 /// The content of a file that nobody else may read or replace.
 fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
     let unreadable = |problem| StoreError::Unreadable { path: path.to_owned(), problem };
-    let io = |source| StoreError::Io { action: "read", path: path.to_owned(), source };
+    let io = |source| failed("read", path)(source);
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let file = match opened {
@@ -236,7 +242,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn record(text: &str) -> Record {
+    pub(super) fn record(text: &str) -> Record {
         Record {
             refresh_token: Some(Zeroizing::new(text.to_owned())),
             bootstrap_sha256: None,

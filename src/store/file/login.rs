@@ -2,14 +2,13 @@
 //! renames that into place. A rename happens once or not at all, so that a login is neither lost nor
 //! taken up a second time, when its refresh token is spent.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{FileStore, encode, read_record};
+use super::{FileStore, create, encode, failed, put_in_place, read_record};
 use crate::store::{Record, StoreError};
 
 /// Where a login leaves its record for the owner of the file at `store`.
@@ -23,34 +22,18 @@ impl FileStore {
     pub(in crate::store) fn can_leave(&self) -> Result<(), StoreError> {
         self.same_user()?;
         let pending = self.login_pending();
-        let _ = fs::remove_file(&pending);
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&pending);
-        let failed = |source| StoreError::Io { action: "create", path: pending.clone(), source };
-        created.and_then(|_| fs::remove_file(&pending)).map_err(failed)
+        create(&pending, b"")?;
+        fs::remove_file(&pending).map_err(failed("remove", &pending))
     }
 
     /// Leaves `record` for the owner, durably and in place of what an earlier login left.
     pub(in crate::store) fn leave(&self, record: &Record) -> Result<(), StoreError> {
         self.same_user()?;
-        let json = Zeroizing::new(encode(record));
-        let (left, directory) = (left_beside(self.path()), self.directory());
-        let pending = self.login_pending();
-        let failed = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| StoreError::Io { action, path, source }
-        };
-        let _ = fs::remove_file(&pending);
-        let write = || {
-            let created =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&pending);
-            let mut file = created.map_err(failed("create", &pending))?;
-            file.write_all(&json).map_err(failed("write", &pending))?;
-            file.sync_all().map_err(failed("sync", &pending))?;
-            fs::rename(&pending, &left).map_err(failed("replace", &left))
-        };
-        write().inspect_err(|_| drop(fs::remove_file(&pending)))?;
-        let sync = |path: &Path| File::open(path)?.sync_all();
-        sync(directory).map_err(failed("sync the directory", directory))
+        let (json, pending) = (Zeroizing::new(encode(record)), self.login_pending());
+        let written = create(&pending, &json);
+        let left = written.and_then(|()| put_in_place(&pending, &left_beside(self.path())));
+        // If it is in place by then there is nothing to remove.
+        left.inspect_err(|_| drop(fs::remove_file(&pending)))
     }
 
     /// What a login left and nobody has taken up yet.
@@ -64,10 +47,7 @@ impl FileStore {
         // What was not put in place yet is older than a login, and would count for newer.
         let _ = fs::remove_file(self.pending());
         let path = self.path();
-        fs::rename(left_beside(path), path).map_err(|source| {
-            let path = path.to_owned();
-            StoreError::Io { action: "replace", path, source }
-        })?;
+        fs::rename(left_beside(path), path).map_err(failed("replace", path))?;
         // Not what was looked at before: another login may have come in between.
         read_record(path)
     }
@@ -94,18 +74,8 @@ impl FileStore {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::tests::record;
     use super::*;
-
-    fn record(text: &str) -> Record {
-        Record {
-            refresh_token: Some(Zeroizing::new(text.to_owned())),
-            bootstrap_sha256: None,
-            access_token: None,
-            obtained_at: 1,
-            expires_at: 2,
-            identity: None,
-        }
-    }
 
     fn held(record: Option<Record>) -> Option<String> {
         record.and_then(|record| record.refresh_token).map(|text| text.to_string())
