@@ -5,6 +5,8 @@
 //! from damage. With a key nothing is taken that was not made with it: whoever can write to the
 //! engine cannot put tokens of his own in place.
 
+use std::fmt;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -35,7 +37,7 @@ pub enum SealError {
     Foreign,
     /// Encrypted, and there is no key.
     #[error("is encrypted with the key {0}: write encryption_key in store_options")]
-    KeyWanted(String),
+    KeyWanted(KeyId),
     /// Not encrypted, and there is a key.
     #[error("is not encrypted, and encryption_key is set: take that out, or delete what is there")]
     NotEncrypted,
@@ -43,11 +45,11 @@ pub enum SealError {
     #[error("is encrypted with the key {held}, and {place} holds the key {given}")]
     OtherKey {
         /// The id of the key that it was made with.
-        held: String,
+        held: KeyId,
         /// Where the configured one is.
         place: String,
         /// Its id.
-        given: String,
+        given: KeyId,
     },
     /// The right key, and not what it made, or not for this register.
     #[error("does not match its seal: it was changed, or belongs to another register")]
@@ -66,8 +68,7 @@ struct Plain {
 #[derive(Serialize, Deserialize)]
 struct Encrypted {
     format: u32,
-    /// The key's id.
-    key: String,
+    key: KeyId,
     /// Nonce, ciphertext and tag, in base64.
     sealed: String,
 }
@@ -75,7 +76,37 @@ struct Encrypted {
 #[derive(Deserialize)]
 struct Version {
     format: u32,
-    key: Option<String>,
+    key: Option<KeyId>,
+}
+
+/// The beginning of a key's digest: tells keys apart and nothing about them. Whoever can write to the
+/// engine chooses what is read here, and it is shown: so nothing else is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct KeyId(String);
+
+/// Hexadecimal digits.
+const ID_DIGITS: usize = 8;
+
+impl KeyId {
+    fn of(key: &[u8]) -> Self {
+        Self(Fingerprint::of(key).to_hex()[..ID_DIGITS].to_owned())
+    }
+}
+
+impl TryFrom<String> for KeyId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let hex = text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if hex { Ok(Self(text)) } else { Err("no key's id") }
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Seals and opens what lies in one register.
@@ -159,8 +190,7 @@ pub fn check(place: &SecretRef) -> Result<(), SealError> {
 }
 
 struct Key {
-    /// The beginning of its digest: tells keys apart and nothing about them.
-    id: String,
+    id: KeyId,
     key: RandomizedNonceKey,
 }
 
@@ -169,7 +199,7 @@ impl Key {
         let bytes = decoded(&place.read()?).ok_or_else(|| SealError::NoKey(place.place()))?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes);
         let key = key.map_err(|_| SealError::NoKey(place.place()))?;
-        Ok(Self { id: Fingerprint::of(&bytes).to_hex()[..8].to_owned(), key })
+        Ok(Self { id: KeyId::of(&bytes), key })
     }
 }
 
@@ -235,6 +265,19 @@ mod tests {
         for foreign in ["", "{", "[]", r#"{"format":2}"#, r#"{"format":1}"#, "\u{0}", &absurd] {
             let error = open("r", None, foreign.as_bytes()).unwrap();
             assert!(error.contains("did not write"), "{foreign}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_for_a_keys_id_is_shown_only_if_it_is_one() {
+        for (id, shown) in [("0123abcd", true), ("\u{1b}[2J", false), ("canary", false)] {
+            let text = serde_json::json!({ "format": 1, "key": id, "sealed": "" }).to_string();
+            for key in [None, Some(key(1))] {
+                let error = Seal::new("r".to_owned(), key).open(text.as_bytes()).err().unwrap();
+                let error = error.to_string();
+                assert_eq!(error.contains(id), shown, "{error}");
+                assert_eq!(error.contains("did not write"), !shown, "{error}");
+            }
         }
     }
 
