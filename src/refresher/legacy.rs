@@ -54,7 +54,7 @@ impl<S: TokenSource> Refresher<S> {
             self.past.asked_otherwise |= !self.rotation.same_request(&rotation);
             self.rotation.inherit(rotation);
             if let Some(own) = &mut self.sharing {
-                own.inherit(sharing);
+                own.inherit(sharing, self.rotation.record());
             }
         }
     }

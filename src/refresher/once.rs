@@ -32,9 +32,9 @@ pub enum OnceError {
     /// The one that was sent is spent, and its successor ends with this process.
     #[error("the newest refresh token is lost, sign in again: it could not be stored")]
     Lost(#[source] StoreError),
-    /// The same, where others share it.
+    /// The same, where others share it; with why the attempt failed, if it did.
     #[error("what came of it could not be stored: others may have to wait, or a person to sign in")]
-    Unwritten,
+    Unwritten(#[source] Option<FetchError>),
     /// Nothing was sent, or nothing was replaced.
     #[error("token store not available")]
     Store(#[source] StoreError),
@@ -50,7 +50,8 @@ impl OnceError {
         match self {
             Self::Fetch(error) => error.needs_operator(),
             Self::Lost(_) => true,
-            Self::NowhereToKeep | Self::Unwritten | Self::Store(_) => false,
+            Self::Unwritten(error) => error.as_ref().is_some_and(FetchError::needs_operator),
+            Self::NowhereToKeep | Self::Store(_) => false,
         }
     }
 }
@@ -157,16 +158,16 @@ impl<S: TokenSource> Refresher<S> {
                 // In memory first, which cannot fail: the store of these is the agreement.
                 let _ = self.rotation.take(sent, &fetched);
                 self.tell_success(&mut memory).await;
-                self.settled_within(SYNC_FOR).await?;
-                Ok(fetched.token)
+                let settled = self.settled_within(SYNC_FOR).await;
+                if settled { Ok(fetched.token) } else { Err(OnceError::Unwritten(None)) }
             }
             Err(error) => {
                 if let Some(newest) = &error.rotated {
                     let _ = self.rotation.replace(sent, newest);
                 }
                 self.tell_failure(&mut memory, &error, sent.is_some()).await;
-                self.settled_within(SYNC_FOR).await?;
-                Err(error.into())
+                let settled = self.settled_within(SYNC_FOR).await;
+                Err(if settled { error.into() } else { OnceError::Unwritten(Some(error)) })
             }
         }
     }
@@ -178,15 +179,16 @@ impl<S: TokenSource> Refresher<S> {
         self.rotation.restored(Moment::now()).filter(|_| !bound)
     }
 
-    async fn settled_within(&mut self, time: Duration) -> Result<(), OnceError> {
+    /// Whether the others know what came of it by then.
+    async fn settled_within(&mut self, time: Duration) -> bool {
         let end = Moment::now().plus(time);
         while self.owes_the_others().await {
             if end.reached(Moment::now()) {
-                return Err(OnceError::Unwritten);
+                return false;
             }
             sleep(SYNC_EVERY).await;
         }
-        Ok(())
+        true
     }
 
     async fn sync_for(&mut self, time: Duration) -> Result<(), StoreError> {

@@ -13,8 +13,9 @@ use crate::credential::{Activity, LastOutcome};
 use crate::schedule;
 use crate::secret::Secret;
 use crate::source::{Class, FetchError, Reason, TokenSource};
-use crate::store::shared::document::{Dead, Document, Token};
-use crate::store::shared::protocol::{Claim, Outcome, Rest, Verdict};
+use crate::store::Record;
+use crate::store::shared::document::{Dead, Document};
+use crate::store::shared::protocol::{Claim, Outcome, Rest, Sends, Verdict};
 use crate::store::shared::{Agreement, RegisterError};
 use crate::telemetry::chain;
 
@@ -26,8 +27,6 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The others, and how they are heard of.
 pub struct Sharing {
     agreement: Agreement,
-    /// What the rotation holds was kept elsewhere until now: an empty store begins with that.
-    moves_in: bool,
     look_at: Moment,
     /// The store could not be used, and that was told.
     down: bool,
@@ -37,7 +36,7 @@ impl Sharing {
     /// By that agreement.
     #[must_use]
     pub fn by(agreement: Agreement) -> Self {
-        Self { agreement, moves_in: false, look_at: Moment::now(), down: false }
+        Self { agreement, look_at: Moment::now(), down: false }
     }
 
     /// What this process calls itself in the store.
@@ -45,15 +44,14 @@ impl Sharing {
         self.agreement.holder()
     }
 
-    /// Goes on for a refresher whose tokens were shared as `former` says.
-    pub(super) fn inherit(&mut self, former: Option<Self>) {
+    /// Goes on for a refresher whose tokens were shared as `former` says, if they were. What it held
+    /// moves to another store, at the first look at that.
+    pub(super) fn inherit(&mut self, former: Option<Self>, held: Option<&Record>) {
         match former {
-            Some(former) => {
-                // What was on its way into a store still is; into another one all of it is.
-                self.moves_in = former.moves_in || !self.agreement.is_at(&former.agreement);
+            Some(former) if self.agreement.is_at(&former.agreement) => {
                 self.agreement.inherit(former.agreement);
             }
-            None => self.moves_in = true,
+            _ => held.into_iter().for_each(|held| self.agreement.move_in(held.clone())),
         }
     }
 
@@ -80,8 +78,7 @@ impl<S: TokenSource> Refresher<S> {
         // Whoever was just started may have been given something else.
         let hasty = trigger == Trigger::Changed || !std::mem::replace(&mut memory.asked, true);
         let sharing = self.sharing.as_mut()?;
-        let seed = self.rotation.record().filter(|_| sharing.moves_in).cloned();
-        let verdict = sharing.agreement.claim(Claim { configured, seed, hasty }).await;
+        let verdict = sharing.agreement.claim(Claim { configured, hasty }).await;
         let call = match self.heard(memory, verdict)? {
             Verdict::Call(call) => call,
             Verdict::Adopt(document) => {
@@ -94,7 +91,7 @@ impl<S: TokenSource> Refresher<S> {
             }
         };
         memory.failures = memory.failures.max(call.failures);
-        match self.to_send(&call.token) {
+        match self.to_send(call.sends) {
             Ok(refresh_token) => {
                 let (in_doubt, until) = (call.in_doubt, Some(call.until));
                 Some(Permit { refresh_token, in_doubt, until })
@@ -107,11 +104,11 @@ impl<S: TokenSource> Refresher<S> {
         }
     }
 
-    fn to_send(&self, token: &Token) -> Result<Option<Secret>, FetchError> {
-        match token {
-            Token::Nothing => Ok(None),
-            Token::Stored => Ok(self.rotation.stored()),
-            Token::Configured(digest) => match self.rotation.configured_as(digest)? {
+    fn to_send(&self, sends: Sends) -> Result<Option<Secret>, FetchError> {
+        match sends {
+            Sends::Nothing => Ok(None),
+            Sends::Stored(secret) => Ok(Some(secret)),
+            Sends::Configured(digest) => match self.rotation.configured_as(&digest)? {
                 Some(secret) => Ok(Some(secret)),
                 // Replaced between two looks at it.
                 None => Err(FetchError::new(Class::Transient, Reason::Input)),
@@ -252,9 +249,6 @@ impl<S: TokenSource> Refresher<S> {
         let Some(record) = document.record else { return false };
         let now = Moment::now();
         self.rotation.adopt(record, &document.begun);
-        if let Some(sharing) = &mut self.sharing {
-            sharing.moves_in = false;
-        }
         (memory.failures, memory.over, memory.held_up) = (0, None, None);
         let Some(token) = self.rotation.restored(now) else {
             // Not one that is wanted here, or spent: the next one is to be fetched.
@@ -281,7 +275,7 @@ impl<S: TokenSource> Refresher<S> {
     fn rest(&mut self, memory: &mut Memory, rest: Rest) {
         let now = Moment::now();
         let (until, detail) = match rest {
-            Rest::Settled | Rest::Unreachable => (now.plus(LOOK_SOON), ""),
+            Rest::Settled => (now.plus(LOOK_SOON), ""),
             Rest::Busy(until) | Rest::New(until) => (until, ""),
             Rest::Paused(until) => (until, "another process failed, too: waiting on"),
             Rest::Doubtful(until) => {

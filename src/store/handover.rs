@@ -43,7 +43,7 @@ impl Handover {
     pub async fn can_leave(&self) -> Result<(), StoreError> {
         match &self.to {
             Destination::Beside(rotation) => rotation.can_leave(),
-            Destination::Shared(_, agreement) => Ok(agreement.lock().await.reachable().await?),
+            Destination::Shared(_, agreement) => Ok(agreement.lock().await.can_sign_in().await?),
         }
     }
 

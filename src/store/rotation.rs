@@ -68,13 +68,6 @@ impl Rotation {
         self.record.as_ref()
     }
 
-    /// The stored refresh token, whatever is configured.
-    #[must_use]
-    pub fn stored(&self) -> Option<Secret> {
-        let newest = self.record.as_ref()?.refresh_token.as_ref()?;
-        Some(Secret::new(newest.to_string()))
-    }
-
     /// The configured refresh token if it still has this digest.
     ///
     /// # Errors

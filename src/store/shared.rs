@@ -64,20 +64,6 @@ impl Place {
         }
     }
 
-    /// How often it is looked at when nothing is heard: often enough to object to a beginning, where
-    /// that costs little.
-    #[must_use]
-    pub fn look_every(&self) -> Duration {
-        match self {
-            // Each look is a TLS handshake at the API server, and the watch tells what happens.
-            Self::Kubernetes(_) => Duration::from_secs(5),
-            #[cfg(feature = "redis")]
-            Self::Redis(_) => Duration::from_secs(1),
-            #[cfg(test)]
-            Self::Memory(_) => Duration::from_secs(1),
-        }
-    }
-
     /// What it is called at its engine; what is encrypted for one is no good for another.
     #[must_use]
     pub fn register(&self) -> String {
@@ -176,6 +162,16 @@ impl Register for Engine {
             Self::Memory(memory) => memory.changed().await,
         }
     }
+
+    fn listens(&self) -> bool {
+        match self {
+            Self::Kubernetes(kubernetes) => kubernetes.listens(),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.listens(),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.listens(),
+        }
+    }
 }
 
 /// A register at an engine that several processes share.
@@ -205,6 +201,9 @@ pub trait Register: Send {
     /// way of knowing was interrupted. It may return for no reason, though not in a loop, and need
     /// never return: everybody polls as well.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Whether [`Self::changed`] hears of writes at present; who does not looks more often.
+    fn listens(&self) -> bool;
 }
 
 /// What a register holds, as its owner wants it: it carries secrets, and is wiped when dropped.

@@ -6,6 +6,7 @@ mod faults;
 mod logins;
 mod security;
 mod storm;
+mod writes;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

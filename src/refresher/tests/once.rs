@@ -1,7 +1,10 @@
 //! One attempt outside the loop.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::*;
 use crate::secret::SecretRef;
+use crate::store::shared::memory::Memory as Register;
 use crate::store::{Store, file::FileStore};
 
 fn first(store: Option<Store>) -> Rotation {
@@ -69,4 +72,26 @@ async fn a_store_that_fails_is_tried_again_and_the_loss_is_told() {
             assert!(told.contains("refresh token is lost") && told.contains("state"), "{told}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_an_attempt_failed_is_told_even_if_the_others_cannot_be_told() {
+    let register = Register::default();
+    let setting = Setting { takes: SECOND, ..sharing::setting(&register, rotating()) };
+    let (refresher, script, _credential) = build(setting);
+    let refused = failure(Class::Terminal, Reason::NeedsOperator);
+    script.lock().unwrap().answers = vec![refused].into();
+    let trouble = async {
+        while script.lock().unwrap().fetches.is_empty() {
+            sleep(SECOND / 10).await;
+        }
+        register.down.store(true, Relaxed);
+    };
+    let (result, ()) = tokio::join!(refresher.once(), trouble);
+    let error = result.unwrap_err();
+    assert!(error.needs_operator());
+    let reason = chain(&FetchError::new(Class::Terminal, Reason::NeedsOperator));
+    let told = chain(&error);
+    assert!(told.starts_with("what came of it could not be stored"), "{told}");
+    assert!(told.ends_with(&reason), "{told}");
 }

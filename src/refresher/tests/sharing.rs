@@ -4,18 +4,25 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::secret::SecretRef;
+use crate::store::Identity;
 use crate::store::shared::memory::Memory as Register;
 use crate::store::shared::{Agreement, DEADLINE, Party, Place, Settings};
 
-/// A replica at `register` that is configured with the refresh token `first`.
-fn setting(register: &Register, traits: Traits) -> Setting {
+/// That is configured with the refresh token `first`.
+fn rotation() -> Rotation {
+    let bootstrap = SecretRef::Value(Secret::new("first".to_owned()));
+    let identity = Identity { account: "a".to_owned(), request: "r".to_owned() };
+    Rotation::new(Some(bootstrap), None).of(identity)
+}
+
+/// A replica at `register`.
+pub(super) fn setting(register: &Register, traits: Traits) -> Setting {
     let Traits { rotation_grace: grace, rotation_expected: rotates, fallback, .. } = traits;
-    let party = Party { grace, rotates, fallback, account: None };
+    let party = Party { grace, rotates, fallback, account: Some("a".to_owned()) };
     let place = Place::Memory(register.clone());
     let settings = Settings { place, encryption_key: None, deadline: DEADLINE };
-    let bootstrap = SecretRef::Value(Secret::new("first".to_owned()));
     Setting {
-        rotation: Rotation::new(Some(bootstrap), None).shared(),
+        rotation: rotation().shared(),
         sharing: Some(Sharing::by(Agreement::new(&settings, party))),
         traits,
         always: || Answer::Rotated(seconds(100.0), "next"),
@@ -127,16 +134,66 @@ async fn a_lost_answer_is_in_doubt_for_all_until_the_token_is_nearly_used_up() {
     assert_eq!(script.iter().filter(|fetch| fetch.in_doubt).count(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_emptied_register_is_an_alarm() {
-    let register = Register::default();
-    let benches = replicas(&register, 3);
-    wait_seconds(5.0).await;
-    register.wipe();
-    wait_seconds(95.0).await;
-    assert_eq!(fetches(&benches), 1, "an old token was sent");
-    for bench in &benches {
+/// What all of them say last, once they say it.
+fn all_say(benches: &[Bench], what: &str, needs_operator: bool) {
+    for bench in benches {
         let last = bench.credential.outlook().last.unwrap();
-        assert!(last.needs_operator && last.detail.unwrap().contains("went back"));
+        assert_eq!(last.needs_operator, needs_operator);
+        assert!(last.detail.as_ref().is_some_and(|detail| detail.contains(what)), "{last:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_loses_every_write_is_told_as_such_and_nothing_is_sent() {
+    let register = Register::default();
+    register.void.store(true, Relaxed);
+    let benches = replicas(&register, 2);
+    wait_seconds(10.0).await;
+    assert_eq!(fetches(&benches), 0);
+    all_say(&benches, "store: memory cannot be reached: timed out", false);
+    register.void.store(false, Relaxed);
+    wait_seconds(5.0).await;
+    assert_eq!(fetches(&benches), 1);
+    assert!(benches.iter().all(|bench| bench.bearer().is_some()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_register_that_went_back_is_an_alarm_and_no_old_token_is_sent() {
+    for lags in [false, true] {
+        let register = Register::default();
+        let mut benches = replicas(&register, 3);
+        wait_seconds(5.0).await;
+        let copy = register.held().filter(|_| lags);
+        benches[0].credential.nudge(1);
+        wait_seconds(5.0).await;
+        assert_eq!(fetches(&benches), 2);
+        register.go_back(copy);
+        // One that never knew what was there.
+        benches.extend(replicas(&register, 1));
+        wait_seconds(200.0).await;
+        assert_eq!(fetches(&benches), 2, "an old token was sent");
+        all_say(&benches, "went back", true);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_file_kept_is_in_a_new_store_before_anybody_sends_what_it_began_with() {
+    let register = Register::default();
+    let always = || Answer::Rotated(seconds(100.0), "next");
+    let alone = Setting { rotation: rotation(), traits: rotating(), always, ..Setting::default() };
+    let former = Bench::run(alone);
+    wait_seconds(1.0).await;
+    let legacy = former.give_way().await;
+    // A newcomer that is faster, and has nothing but that.
+    let newcomer = Bench::run(setting(&register, rotating()));
+    wait_seconds(0.5).await;
+    let mover = Bench::run_after(setting(&register, rotating()), Some(legacy));
+    wait_seconds(1.0).await;
+    assert!(newcomer.bearer().is_some(), "the token at hand moves too");
+    wait_seconds(300.0).await;
+    let sent = [&newcomer, &mover].map(|bench| bench.script().fetches.clone()).concat();
+    assert!(sent.len() > 2 && mover.bearer().is_some() && newcomer.bearer().is_some());
+    for fetch in sent {
+        assert_eq!(fetch.refresh_token.as_deref(), Some("next"), "{fetch:?}");
     }
 }

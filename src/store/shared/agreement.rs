@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::document::{Document, millis};
+use super::document::Document;
 use super::protocol::{Claim, Effect, Event, Fate, Goal, Outcome, Protocol, Terms, Verdict};
 use super::seal::{Seal, SealError};
-use super::{Engine, Held, Register, RegisterError, Settings, Swapped, Version};
+use super::{Engine, Held, Place, Register, RegisterError, Settings, Swapped, Version};
 use crate::clock::Moment;
 use crate::store::Record;
 
+mod login;
+
 /// The longest that one read or write may take.
 const OPERATION: Duration = Duration::from_secs(2);
-/// For how long, and how often, a login is tried to be written.
-const LOGIN_WITHIN: Duration = Duration::from_secs(30);
-const LOGIN_AGAIN: Duration = Duration::from_millis(250);
+/// Before a write of unknown fate is read back, which may well be the next one of many.
+const BREATH: Duration = Duration::from_millis(50);
 /// How long a new register is left alone.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Between two looks where they cost something, and all that happens is told.
+const SELDOM: Duration = Duration::from_secs(5);
 
 /// One process's way to agree with the others on a refresh token.
 pub struct Agreement {
@@ -26,6 +29,8 @@ pub struct Agreement {
     engine: Engine,
     seal: Seal,
     protocol: Protocol,
+    /// Why it is not known what became of a write, of those that were made for the present goal.
+    unknown: Option<RegisterError>,
 }
 
 /// What the owner's credential is like, for the protocol.
@@ -49,7 +54,7 @@ impl Agreement {
         let seal = Seal::new(settings.place.register(), settings.encryption_key.clone());
         let holder = format!("{:016x}", fastrand::u64(..));
         let protocol = Protocol::new(holder, terms(settings, party));
-        Self { settings: settings.clone(), engine, seal, protocol }
+        Self { settings: settings.clone(), engine, seal, protocol, unknown: None }
     }
 
     /// Whether both are about the same register.
@@ -63,6 +68,11 @@ impl Agreement {
         if self.is_at(&former) {
             self.protocol.inherit(former.protocol);
         }
+    }
+
+    /// Puts `record`, which was kept elsewhere until now, where no tokens are, at the next look.
+    pub fn move_in(&mut self, record: Record) {
+        self.protocol.move_in(record);
     }
 
     /// What this process calls itself.
@@ -95,83 +105,19 @@ impl Agreement {
         self.run(Event::Answered(outcome)).await
     }
 
-    /// Whether the register can be read, and what lies there understood.
-    ///
-    /// # Errors
-    /// [`RegisterError`]: why not.
-    pub async fn reachable(&mut self) -> Result<(), RegisterError> {
-        self.read().await.map(drop)
-    }
-
-    /// Puts what a person's login brought over whatever is there: it settles every doubt, and an
-    /// attempt that is under way finds itself overtaken. There is no other copy of it, so a register
-    /// that does not answer is asked again for a while.
-    ///
-    /// # Errors
-    /// [`RegisterError`]: not written, as far as is known.
-    pub async fn sign_in(&mut self, record: Record) -> Result<(), RegisterError> {
-        let nonce = format!("{}-login", self.holder());
-        let end = Moment::now().plus(LOGIN_WITHIN);
-        let mut unknown = None;
-        loop {
-            let error = match self.try_sign_in(&nonce, &record, &mut unknown).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => self.busy(),
-                Err(error @ RegisterError::Unusable { .. }) => return Err(error),
-                Err(error) => error,
-            };
-            if end.reached(Moment::now()) {
-                return Err(error);
-            }
-            sleep(LOGIN_AGAIN).await;
-        }
-    }
-
-    /// One round; true if it is there now. `unknown` is the age that a write of unknown fate went over.
-    async fn try_sign_in(
-        &mut self,
-        nonce: &str,
-        record: &Record,
-        unknown: &mut Option<(u64, u64)>,
-    ) -> Result<bool, RegisterError> {
-        let (version, held) = self.read().await?;
-        let age = held.as_ref().map_or((0, 0), |held| held.age());
-        if held.as_ref().is_some_and(|h| h.nonce == nonce || h.record.as_ref() == Some(record)) {
-            return Ok(true);
-        }
-        // It may have landed and have been used since: written once more, it would be spent twice.
-        if unknown.is_some_and(|before| before != age) {
-            let place = self.settings.place.to_string();
-            let problem = "was written by others meanwhile: what became of this login is not known";
-            return Err(RegisterError::Unusable { place, problem: problem.to_owned() });
-        }
-        let epoch = (age.0 + 1).max(millis(Moment::now()) / 1000);
-        let (nonce, record) = (nonce.to_owned(), record.clone());
-        let document = match held {
-            Some(held) => held.signed_in(nonce, epoch, record),
-            None => Document::new(epoch, nonce, Some(record)),
-        };
-        let fate = self.swap(&version, &document).await?;
-        if matches!(fate, Fate::Unknown) {
-            *unknown = Some(age);
-        }
-        Ok(matches!(fate, Fate::Done(_)))
-    }
-
-    fn busy(&self) -> RegisterError {
-        let source = std::io::Error::other("others write all the time, or what is written is lost");
-        RegisterError::Unreachable { place: self.settings.place.to_string(), source: source.into() }
-    }
-
     /// Returns when the others may have written; see [`Register::changed`].
     pub async fn changed(&mut self) {
         self.engine.changed().await;
     }
 
-    /// How often to look, beside that.
+    /// How often to look, beside that: soon enough to object to a beginning.
     #[must_use]
     pub fn look_every(&self) -> Duration {
-        self.settings.place.look_every()
+        match self.settings.place {
+            // Each look is a TLS handshake at the API server, and the watch tells what happens.
+            Place::Kubernetes(_) if self.engine.listens() => SELDOM,
+            _ => SETTLE / 2,
+        }
     }
 
     /// True while something that came of a call is not written yet.
@@ -188,15 +134,29 @@ impl Agreement {
 
     async fn run(&mut self, first: Event) -> Result<Verdict, RegisterError> {
         let mut event = first;
+        self.unknown = None;
         loop {
             event = match self.protocol.step(event, Moment::now()) {
                 Effect::Tell(verdict) => return Ok(verdict),
-                Effect::Read => Event::Read(Some(self.read().await?)),
+                Effect::GiveUp => return Err(self.gave_up()),
+                Effect::Read => {
+                    let (version, document) = self.read().await?;
+                    Event::Read(version, document)
+                }
                 Effect::Swap(version, document) => {
-                    Event::Swapped(Some(self.swap(&version, &document).await?))
+                    Event::Swapped(self.swap(&version, &document).await?)
                 }
             };
         }
+    }
+
+    /// Why nothing gets through.
+    fn gave_up(&mut self) -> RegisterError {
+        let others = "others write all the time, or what is written is lost";
+        self.unknown.take().unwrap_or_else(|| RegisterError::Unreachable {
+            place: self.settings.place.to_string(),
+            source: std::io::Error::other(others).into(),
+        })
     }
 
     async fn read(&mut self) -> Result<(Version, Option<Box<Document>>), RegisterError> {
@@ -213,17 +173,18 @@ impl Agreement {
         document: &Document,
     ) -> Result<Fate, RegisterError> {
         let content = self.seal.seal(document).map_err(|error| self.unusable(&error))?;
-        match timeout(OPERATION, self.engine.swap(version, &content)).await {
-            Ok(Ok(swapped)) => {
-                if let Swapped::Unknown(error) = &swapped {
-                    let error = crate::telemetry::chain(error);
-                    tracing::debug!(error, "a write to the store has to be read back");
-                }
-                Ok(swapped.into())
+        let swapped = timeout(OPERATION, self.engine.swap(version, &content)).await;
+        Ok(match swapped.unwrap_or_else(|_| Ok(Swapped::Unknown(self.silent())))? {
+            Swapped::Done(version) => Fate::Done(version),
+            Swapped::Conflict => Fate::Conflict,
+            Swapped::Unknown(error) => {
+                let text = crate::telemetry::chain(&error);
+                tracing::debug!(error = text, "a write to the store has to be read back");
+                self.unknown = Some(error);
+                sleep(BREATH).await;
+                Fate::Unknown
             }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Ok(Fate::Unknown),
-        }
+        })
     }
 
     fn silent(&self) -> RegisterError {

@@ -197,14 +197,61 @@ impl Document {
         next
     }
 
-    /// Nobody knows any more which refresh token is the newest.
+    /// The register went back to `found`: what was known, in a life of its own. Who is calling with
+    /// that, or with what was put in place since, goes on: what comes of it is the newest. If refresh
+    /// tokens rotate, nobody sends the one that was known: it may not be.
     #[must_use]
-    pub fn lost(&self, nonce: String, epoch: u64) -> Self {
+    pub fn brought_back(
+        &self,
+        nonce: String,
+        epoch: u64,
+        found: Option<&Self>,
+        rotates: bool,
+    ) -> Self {
         let mut next = self.next(nonce);
         next.epoch = epoch;
-        next.dead = Some(Dead::Lost);
-        (next.intent, next.doubt) = (None, None);
+        next.dead = next.dead.or(rotates.then_some(Dead::Lost));
+        if let Some(found) = found {
+            next.intent = next.intent.or_else(|| found.intent_unknown_to(self));
+            next.recall(found);
+        }
         next
+    }
+
+    /// This one, with what a later one of the same generation says about what was sent: by whom,
+    /// who may be calling still, how often, and with what end. `None` if that is nothing more.
+    #[must_use]
+    pub fn recalling(&self, later: &Self) -> Option<Self> {
+        let mut whole = self.clone();
+        whole.intent = whole.intent.or_else(|| later.intent.clone());
+        whole.dead = whole.dead.or(later.dead);
+        whole.recall(later);
+        if whole == *self {
+            return None;
+        }
+        whole.revision = whole.revision.max(later.revision);
+        Some(whole)
+    }
+
+    fn recall(&mut self, other: &Self) {
+        let sends = |doubt: &Option<Doubt>| doubt.as_ref().map_or(0, |doubt| doubt.sends);
+        if sends(&other.doubt) > sends(&self.doubt) {
+            self.doubt.clone_from(&other.doubt);
+        }
+        for digest in &other.begun {
+            if !self.begun.contains(digest) {
+                self.begin(digest);
+            }
+        }
+    }
+
+    /// What was kept elsewhere until now moves in where nothing is: it settles everything, since what
+    /// that chain began with is spent.
+    #[must_use]
+    pub fn moved_in(&self, nonce: String, record: Record) -> Self {
+        let began_with = record.bootstrap_sha256.clone();
+        let spent = began_with.map_or(Token::Nothing, Token::Configured);
+        self.doubted(nonce.clone()).renewed(nonce, &spent, record)
     }
 
     /// The intent that stands is over, and nobody knows what came of it.
@@ -239,13 +286,26 @@ impl Document {
         !sent && !self.begun.iter().any(|begun| begun == digest)
     }
 
-    /// True if the refresh token it holds came from the identity provider's last answer, so that
-    /// nothing else knows it.
+    /// Who is calling with a configured refresh token that `other` knows nothing of: that chain is newer.
+    fn intent_unknown_to(&self, other: &Self) -> Option<Intent> {
+        let new =
+            |token: &Token| matches!(token, Token::Configured(digest) if other.is_new(digest));
+        self.intent.clone().filter(|intent| new(&intent.spends))
+    }
+
+    /// True if a configured refresh token was taken up last that `other` knows nothing of.
+    #[must_use]
+    pub fn began_since(&self, other: &Self) -> bool {
+        self.begun.last().is_some_and(|digest| !other.begun.contains(digest))
+    }
+
+    /// True if it knows what nothing else does: a refresh token that came from the identity provider's
+    /// last answer, or that one is over.
     #[must_use]
     pub fn is_precious(&self) -> bool {
         let newest = self.record.as_ref().and_then(|record| record.refresh_token.as_ref());
         let digest = newest.map(|newest| Fingerprint::of(newest.as_bytes()).to_hex());
-        self.dead.is_none() && digest.is_some_and(|digest| !self.begun.contains(&digest))
+        self.dead.is_some() || digest.is_some_and(|digest| !self.begun.contains(&digest))
     }
 
     fn begin(&mut self, digest: &str) {

@@ -195,6 +195,10 @@ impl Register for Kubernetes {
             }
         }
     }
+
+    fn listens(&self) -> bool {
+        matches!(self.ear, Ear::Open(_))
+    }
 }
 
 impl Kubernetes {

@@ -16,6 +16,8 @@ pub struct Memory {
     pub down: Arc<AtomicBool>,
     /// Writes happen, and their answers get lost.
     pub deaf: Arc<AtomicBool>,
+    /// Writes do not happen, and their answers get lost.
+    pub void: Arc<AtomicBool>,
 }
 
 impl PartialEq for Memory {
@@ -30,14 +32,20 @@ impl Default for Memory {
     /// An empty one.
     fn default() -> Self {
         let (held, seen) = watch::channel((0, None));
-        Self { held, seen, down: Arc::default(), deaf: Arc::default() }
+        Self { held, seen, down: Arc::default(), deaf: Arc::default(), void: Arc::default() }
     }
 }
 
 impl Memory {
-    /// Loses everything, as an engine that fails over to a copy that never got anything.
-    pub fn wipe(&self) {
-        self.held.send_modify(|(version, content)| (*version, *content) = (*version + 1, None));
+    /// What is held, as after a failover to a copy of that moment.
+    #[must_use]
+    pub fn held(&self) -> Option<Content> {
+        self.held.borrow().1.clone()
+    }
+
+    /// Goes back to that.
+    pub fn go_back(&self, to: Option<Content>) {
+        self.held.send_modify(|(version, content)| (*version, *content) = (*version + 1, to));
     }
 
     fn reach(&self) -> Result<(), RegisterError> {
@@ -64,14 +72,14 @@ impl Register for Memory {
         self.reach()?;
         let mut swapped = Swapped::Conflict;
         self.held.send_if_modified(|(version, held)| {
-            let same = expected.0 == version.to_string();
+            let same = expected.0 == version.to_string() && !self.void.load(Relaxed);
             if same {
                 (*version, *held) = (*version + 1, Some(content.clone()));
                 swapped = Swapped::Done(Version(version.to_string()));
             }
             same
         });
-        if self.deaf.load(Relaxed) {
+        if self.deaf.load(Relaxed) || self.void.load(Relaxed) {
             let source = std::io::Error::from(std::io::ErrorKind::TimedOut).into();
             let error = RegisterError::Unreachable { place: "memory".to_owned(), source };
             return Ok(Swapped::Unknown(error));
@@ -83,5 +91,9 @@ impl Register for Memory {
         if self.seen.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    fn listens(&self) -> bool {
+        true
     }
 }

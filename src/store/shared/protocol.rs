@@ -11,21 +11,30 @@
 //! spent one revokes its family (RFC 9700 §4.14.2). So it is sent once more inside the identity
 //! provider's grace window, or else when the access token is nearly used up.
 
+use std::collections::VecDeque;
+
 use super::Version;
 use super::document::{Dead, Document, Intent, millis};
 use crate::clock::Moment;
+use crate::store::Record;
 
 mod claim;
+pub mod login;
 mod settle;
 mod sightings;
 mod words;
 
 use sightings::Sightings;
 
-pub use words::{Call, Claim, Effect, Event, Fate, Goal, Outcome, Rest, Terms, Verdict};
+pub use words::{Call, Claim, Effect, Event, Fate, Goal, Outcome, Rest, Sends, Terms, Verdict};
 
-/// Reads and writes that one call may cost: each lost race is somebody else's progress.
+/// Writes that one call may cost: each lost race is somebody else's progress.
 const MAX_ROUNDS: u32 = 16;
+/// What one of unknown fate counts for: it is nobody's progress, and took its time.
+const UNKNOWN_ROUNDS: u32 = 4;
+
+/// Own calls that are remembered: no engine should lose so many writes of one generation.
+const MAX_CALLED: usize = 16;
 
 /// One process's part in the agreement.
 pub struct Protocol {
@@ -44,6 +53,10 @@ pub struct Protocol {
     write: Option<Write>,
     /// The attempt of this process.
     mine: Option<Mine>,
+    /// The intents that this process has called by, of the last ones.
+    called: VecDeque<String>,
+    /// What was kept elsewhere until now, for a register that has no tokens.
+    seed: Option<Record>,
 }
 
 /// A write, told again by its document's nonce.
@@ -86,6 +99,8 @@ impl Protocol {
             seen: Sightings::default(),
             write: None,
             mine: None,
+            called: VecDeque::new(),
+            seed: None,
         }
     }
 
@@ -95,10 +110,21 @@ impl Protocol {
         &self.holder
     }
 
+    /// Whose tokens are wanted.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        self.terms.account.as_deref()
+    }
+
     /// Goes on where `former` ended, on terms of its own.
     pub fn inherit(&mut self, former: Self) {
         let terms = self.terms.clone();
         *self = Self { terms, ..former };
+    }
+
+    /// Puts `record`, which was kept elsewhere until now, where no tokens are.
+    pub fn move_in(&mut self, record: Record) {
+        self.seed = Some(record);
     }
 
     /// Takes one event and says what to do.
@@ -109,19 +135,16 @@ impl Protocol {
                 Effect::Read
             }
             Event::Answered(outcome) => self.answered(outcome, now),
-            Event::Read(None) | Event::Swapped(None) => Rest::Unreachable.into(),
-            Event::Read(Some((version, document))) => {
-                self.read(version, document.map(|boxed| *boxed), now)
-            }
-            Event::Swapped(Some(Fate::Done(version))) => match self.write.take() {
+            Event::Read(version, document) => self.read(version, document.map(|boxed| *boxed), now),
+            Event::Swapped(Fate::Done(version)) => match self.write.take() {
                 Some(write) => self.landed(version, write, now),
                 None => Effect::Read,
             },
-            Event::Swapped(Some(Fate::Conflict)) => {
+            Event::Swapped(Fate::Conflict) => {
                 self.write = None;
-                self.again(now)
+                self.again(1)
             }
-            Event::Swapped(Some(Fate::Unknown)) => self.again(now),
+            Event::Swapped(Fate::Unknown) => self.again(UNKNOWN_ROUNDS),
         }
     }
 
@@ -138,12 +161,9 @@ impl Protocol {
         matches!(outcome, Some(Outcome::Renewed(_)))
     }
 
-    fn again(&mut self, now: Moment) -> Effect {
-        self.rounds += 1;
-        if self.rounds < MAX_ROUNDS {
-            return Effect::Read;
-        }
-        Rest::Busy(now.plus(self.terms.lease / 8)).into()
+    fn again(&mut self, rounds: u32) -> Effect {
+        self.rounds += rounds;
+        if self.rounds < MAX_ROUNDS { Effect::Read } else { Effect::GiveUp }
     }
 
     fn read(&mut self, version: Version, document: Option<Document>, now: Moment) -> Effect {
@@ -154,16 +174,25 @@ impl Protocol {
             return self.landed(version, write, now);
         }
         if let Some(lost) = self.went_back(document.as_ref(), now) {
-            // What is there is to be told from what was known, by everybody.
-            let anyone = document.map_or(lost.revision, |document| document.revision + 1);
-            let lost = Document { revision: anyone.max(lost.revision), ..lost };
             return self.swap(version, What::Other, lost);
         }
-        match document {
-            Some(document) => self.see(version, document, now),
-            None => return self.found_empty(version, now),
+        let Some(document) = document else {
+            return self.found_empty(version, now);
+        };
+        if let Some(restored) = self.forgotten(&document) {
+            return self.swap(version, What::Other, restored);
         }
+        self.see(version, document, now);
         self.decide(now)
+    }
+
+    /// What to write instead if the engine lost the last writes of this generation, and they said
+    /// something that nobody must forget.
+    fn forgotten(&mut self, found: &Document) -> Option<Document> {
+        let (_, known) = self.known.as_ref()?;
+        let older = known.age() == found.age() && known.revision > found.revision;
+        let recalled = found.recalling(known).filter(|_| older)?;
+        Some(recalled.next(self.nonce()))
     }
 
     /// What to write instead if the register holds something older than what was known, and what was
@@ -180,42 +209,39 @@ impl Protocol {
         if !back {
             return None;
         }
-        // Somebody put another refresh token in place: nothing is lost with the former ones.
-        let replaced = matches!(&self.goal, Goal::Claim(Claim { configured: Some(digest), .. })
-            if known.is_new(digest));
-        if replaced || !known.is_precious() {
+        if document.is_some_and(|found| found.began_since(known)) {
+            // Somebody mended it, and that chain is the one that goes on.
+            (self.taken, self.known) = ((0, 0), None);
+            return None;
+        }
+        if !known.is_precious() {
+            // What is there is as good, and the owner's are not newer in any way that counts.
+            self.taken = document.map_or(self.taken, Document::age);
             self.known = None;
             return None;
         }
         let found = document.map_or(0, |found| found.epoch);
         let epoch = (known.epoch.max(found) + 1).max(millis(now) / 1000);
         let (known, nonce) = (known.clone(), self.nonce());
-        Some(known.lost(nonce, epoch))
+        Some(known.brought_back(nonce, epoch, document, self.terms.rotates))
     }
 
     /// Nothing is there: whoever has tokens, or wants to call, begins.
     fn found_empty(&mut self, version: Version, now: Moment) -> Effect {
         let nonce = self.nonce();
         let epoch = (millis(now) / 1000).max(self.taken.0 + 1);
-        let (first, what) = match (self.newest(), &self.goal) {
+        let (first, what) = match (self.newest(), self.seed.clone()) {
             (Some(newest), _) => newest,
-            (None, Goal::Claim(claim)) => {
-                (Document::new(epoch, String::new(), claim.seed.clone()), What::Other)
-            }
-            (None, _) => return Rest::Settled.into(),
+            (None, None) if !matches!(self.goal, Goal::Claim(_)) => return Rest::Settled.into(),
+            (None, seed) => (Document::new(epoch, String::new(), seed), What::Other),
         };
         self.swap(version, what, Document { epoch, nonce, ..first })
     }
 
     /// Remembers what was read.
-    fn see(&mut self, version: Version, mut document: Document, now: Moment) {
-        let known = self.known.as_ref().map(|(_, known)| known);
-        let older = known.is_some_and(|known| {
-            document.age() == known.age() && document.revision < known.revision
-        });
-        // A write was lost by the engine: whoever made that intent may be calling all the same.
-        if let (true, None, Some((lost, _))) = (older, &document.intent, &self.seen.intent) {
-            document.intent = Some(lost.clone());
+    fn see(&mut self, version: Version, document: Document, now: Moment) {
+        if document.record.is_some() {
+            self.seed = None;
         }
         self.seen.note(&document, now);
         self.known = Some((version, document));
@@ -241,6 +267,13 @@ impl Protocol {
         };
         if let Some(effect) = self.settle(&version, &document, now) {
             return effect;
+        }
+        // Kept until it is seen there. Not under a call that nobody knows the outcome of.
+        if let Some(seed) = self.seed.clone()
+            && self.standing(&document, now).is_ok()
+        {
+            let next = document.moved_in(self.nonce(), seed);
+            return self.swap(version, What::Other, next);
         }
         // Tokens of a register that went back may be older than those at hand.
         if document.dead == Some(Dead::Lost) {

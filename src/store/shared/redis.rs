@@ -16,7 +16,7 @@ use redis::{
 };
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
 use super::{Content, Held, MAX_CONTENT_BYTES, Register, RegisterError, Swapped, Version};
@@ -80,8 +80,17 @@ impl fmt::Display for Place {
 pub struct Redis {
     place: Place,
     link: Option<Link>,
+    /// A connection on its way, for hearing what changes, or when to begin one. Kept between calls:
+    /// whoever gives one up, again and again, must not keep the next one from getting any further.
+    next: Next,
     /// The version that this process wrote last: hearing of it is no news.
     own: String,
+}
+
+enum Next {
+    /// Not before then.
+    At(Instant),
+    Opening(Pin<Box<dyn Future<Output = Result<Link, RegisterError>> + Send>>),
 }
 
 /// A connection, and what drives it.
@@ -114,11 +123,11 @@ impl Redis {
     /// A register at `place`; nothing is connected yet.
     #[must_use]
     pub fn new(place: Place) -> Self {
-        Self { place, link: None, own: String::new() }
+        Self { place, link: None, next: Next::At(monotonic()), own: String::new() }
     }
 
     /// Sends one command. A connection that does not come back from it is not used again.
-    async fn ask(&mut self, command: &Cmd) -> Result<Value, RegisterError> {
+    async fn ask(&mut self, command: &Cmd) -> Result<Value, Trouble> {
         let mut link = match self.link.take() {
             Some(link) => link,
             None => self.place.connect().await?,
@@ -133,15 +142,40 @@ impl Redis {
                 self.link = Some(link);
                 Ok(value)
             }
-            Err(trouble) => Err(self.place.error(trouble)),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Gets a connection for hearing what changes, however often it is given up in between.
+    async fn connect(&mut self) {
+        loop {
+            match &mut self.next {
+                Next::At(at) => {
+                    sleep_until(*at).await;
+                    let place = self.place.clone();
+                    let opening = async move {
+                        let link = place.connect().await;
+                        link.map_err(|trouble| place.error(trouble))
+                    };
+                    self.next = Next::Opening(Box::pin(opening));
+                }
+                Next::Opening(opening) => {
+                    let opened = opening.await;
+                    self.next = Next::At(monotonic() + RECONNECT);
+                    if let Ok(link) = opened {
+                        self.link = Some(link);
+                        return;
+                    }
+                }
+            }
         }
     }
 }
 
 impl Place {
-    async fn connect(&self) -> Result<Link, RegisterError> {
+    async fn connect(&self) -> Result<Link, Trouble> {
         let connected = tokio::time::timeout(CONNECT, self.dial()).await;
-        connected.unwrap_or(Err(Trouble::Silent)).map_err(|trouble| self.error(trouble))
+        connected.unwrap_or(Err(Trouble::Silent))
     }
 
     async fn dial(&self) -> Result<Link, Trouble> {
@@ -184,17 +218,15 @@ impl Place {
 
     fn error(&self, trouble: Trouble) -> RegisterError {
         let place = self.to_string();
-        match trouble {
-            Trouble::Server(code) if is_about_access(&code) => {
-                let problem =
-                    format!("refuses us ({code}): check the user, the password and the ACL");
+        let Trouble::Server(code) = &trouble else {
+            return RegisterError::Unreachable { place, source: trouble.into() };
+        };
+        match meaning(code) {
+            Some((problem, remedy)) => {
+                let problem = format!("{problem} ({code}): {remedy}");
                 RegisterError::Unusable { place, problem }
             }
-            Trouble::Server(code) if code == "WRONGTYPE" => {
-                let problem = "holds something else (WRONGTYPE): choose another key".to_owned();
-                RegisterError::Unusable { place, problem }
-            }
-            other => RegisterError::Unreachable { place, source: other.into() },
+            None => RegisterError::Unreachable { place, source: trouble.into() },
         }
     }
 }
@@ -203,9 +235,10 @@ impl Register for Redis {
     async fn read(&mut self) -> Result<Held, RegisterError> {
         let mut command = redis::cmd("HMGET");
         command.arg(&self.place.key).arg("version").arg("document");
-        let fields = match self.ask(&command).await? {
-            Value::Array(fields) => fields,
-            _ => Vec::new(),
+        let fields = match self.ask(&command).await {
+            Ok(Value::Array(fields)) => fields,
+            Ok(_) => Vec::new(),
+            Err(trouble) => return Err(self.place.error(trouble)),
         };
         match <[Value; 2]>::try_from(fields) {
             Ok([Value::Nil, _]) => Ok(Held { version: Version(String::new()), content: None }),
@@ -229,7 +262,8 @@ impl Register for Redis {
     ) -> Result<Swapped, RegisterError> {
         // What cannot be reached is not written; from the command on, only reading can tell.
         if self.link.is_none() {
-            self.link = Some(self.place.connect().await?);
+            let link = self.place.connect().await;
+            self.link = Some(link.map_err(|trouble| self.place.error(trouble))?);
         }
         let version = format!("{:032x}", fastrand::u128(..));
         self.own.clone_from(&version);
@@ -240,21 +274,15 @@ impl Register for Redis {
             Ok(Value::Int(1)) => Ok(Swapped::Done(Version(version))),
             Ok(Value::Int(0)) => Ok(Swapped::Conflict),
             Ok(_) => Ok(Swapped::Unknown(self.place.error(Trouble::Broken))),
-            // The server said no before the script did anything.
-            Err(error @ RegisterError::Unusable { .. }) => Err(error),
-            Err(error) => Ok(Swapped::Unknown(error)),
+            Err(trouble) if trouble.is_a_no() => Err(self.place.error(trouble)),
+            Err(trouble) => Ok(Swapped::Unknown(self.place.error(trouble))),
         }
     }
 
     async fn changed(&mut self) {
         loop {
             let Some(link) = &mut self.link else {
-                sleep(RECONNECT).await;
-                self.link = self.place.connect().await.ok();
-                if self.link.is_some() {
-                    return;
-                }
-                continue;
+                return self.connect().await;
             };
             let heard = tokio::select! {
                 heard = link.heard.recv() => heard,
@@ -272,17 +300,51 @@ impl Register for Redis {
             }
         }
     }
+
+    fn listens(&self) -> bool {
+        self.link.is_some()
+    }
 }
 
-/// Codes by which a server says that it does not let us.
-fn is_about_access(code: &str) -> bool {
-    matches!(code, "WRONGPASS" | "NOAUTH" | "NOPERM" | "DENIED" | "AUTH")
+impl Trouble {
+    /// True if the server said no before it did anything: our script writes once, and what comes after
+    /// that cannot fail it. Other errors may come from something between us and the server, which does
+    /// not know either.
+    fn is_a_no(&self) -> bool {
+        let Self::Server(code) = self else { return false };
+        let for_now = ["LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN"];
+        meaning(code).is_some() || for_now.contains(&code.as_str())
+    }
+}
+
+/// What is wrong when a server answers with that code, and what a person can do about it; `None` if it
+/// may be well again by itself, or nobody knows.
+fn meaning(code: &str) -> Option<(&'static str, &'static str)> {
+    let writes = "does not take writes";
+    Some(match code {
+        "WRONGPASS" | "NOAUTH" | "NOPERM" | "DENIED" | "AUTH" => {
+            ("refuses us", "check the user, the password and the ACL")
+        }
+        "WRONGTYPE" => ("holds something else", "choose another key"),
+        "READONLY" => (writes, "it is a copy; name the primary"),
+        "OOM" => (writes, "its memory is full; raise maxmemory"),
+        "MISCONF" => (writes, "it cannot write to its disk; its log says why"),
+        "NOREPLICAS" => (writes, "it has too few copies for its min-replicas-to-write"),
+        "MOVED" => {
+            ("does not have this key", "it is part of a cluster; name the server that has it")
+        }
+        _ => return None,
+    })
 }
 
 /// What went wrong, without a word of the server's but a code in capital letters.
 fn trouble(error: &RedisError) -> Trouble {
     if error.kind() == ErrorKind::AuthenticationFailed {
         return Trouble::Server("AUTH".to_owned());
+    }
+    // What Redis 7.0 says, without a code, of a command within a script.
+    if error.detail().is_some_and(|said| said.starts_with("The user executing the script can't")) {
+        return Trouble::Server("NOPERM".to_owned());
     }
     let word = |code: &&str| code.len() <= 20 && code.bytes().all(|b| b.is_ascii_uppercase());
     match error.code().filter(word) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bearerd::clock::Moment;
 use bearerd::secret::{Secret, SecretRef};
 use bearerd::store::shared::Version;
-use bearerd::store::shared::document::{Document, Token};
+use bearerd::store::shared::document::Document;
 use bearerd::store::shared::protocol::{
-    Call, Claim, Effect, Event, Fate, Goal, Outcome, Protocol, Terms, Verdict,
+    Call, Claim, Effect, Event, Fate, Goal, Outcome, Protocol, Sends, Terms, Verdict,
 };
 use bearerd::store::shared::seal::Seal;
 use bearerd::store::{Record, Rotation};
@@ -78,7 +78,7 @@ fn goes_on(document: &Document) {
                     fallback,
                     account,
                 };
-                let claim = Claim { configured, seed: None, hasty: false };
+                let claim = Claim { configured, hasty: false };
                 Process::new(terms, document).runs(&claim, outcome, now);
             }
         }
@@ -105,10 +105,10 @@ impl Process {
             for step in 0.. {
                 assert!(step < STEPS, "never comes to an end");
                 event = match self.protocol.step(event, now) {
-                    Effect::Read => Event::Read(Some((self.version(), Some(self.held())))),
+                    Effect::Read => Event::Read(self.version(), Some(self.held())),
                     Effect::Swap(version, next) => {
                         assert!(version == self.version(), "written over what was not read");
-                        Event::Swapped(Some(self.written(*next)))
+                        Event::Swapped(self.written(*next))
                     }
                     Effect::Tell(Verdict::Call(call)) => {
                         self.may(&call, claim);
@@ -119,6 +119,7 @@ impl Process {
                         Event::Begin(Goal::Claim(claim.clone()))
                     }
                     Effect::Tell(Verdict::Rest(_)) => break,
+                    Effect::GiveUp => panic!("every write got through"),
                 };
             }
         }
@@ -142,10 +143,15 @@ impl Process {
 
     /// Only what may be sent is sent.
     fn may(&self, call: &Call, claim: &Claim) {
-        match &call.token {
-            Token::Nothing => {}
-            Token::Stored => assert!(self.held.dead.is_none(), "it is over"),
-            Token::Configured(digest) => {
+        match &call.sends {
+            Sends::Nothing => {}
+            Sends::Stored(secret) => {
+                assert!(self.held.dead.is_none(), "it is over");
+                let held =
+                    self.held.record.as_ref().and_then(|record| record.refresh_token.as_ref());
+                assert_eq!(Some(secret.expose()), held.map(|held| held.as_str()));
+            }
+            Sends::Configured(digest) => {
                 assert_eq!(Some(digest), claim.configured.as_ref(), "nobody configured it");
             }
         }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Call, Claim, Effect, Mine, Protocol, Rest, Verdict, What};
+use super::{Call, Claim, Effect, MAX_CALLED, Mine, Protocol, Rest, Sends, Verdict, What};
 use crate::clock::Moment;
+use crate::secret::Secret;
 use crate::store::shared::Version;
 use crate::store::shared::document::{Document, Doubt, Intent, Token, millis, whole};
 
@@ -27,7 +28,12 @@ impl Protocol {
             Ok(doubt) => doubt,
             Err(until) => return Rest::Busy(until).into(),
         };
-        let put_in_place = claim.configured.as_ref().filter(|digest| document.is_new(digest));
+        // An intent that stands is nobody else's, and if it was used it is in doubt.
+        let sent = |digest: &&String| {
+            let about = |doubt: &Doubt| doubt.about == Token::Configured((*digest).clone());
+            document.begun.contains(digest) || doubt.as_ref().is_some_and(about)
+        };
+        let put_in_place = claim.configured.as_ref().filter(|digest| !sent(digest));
         let token = match put_in_place {
             Some(digest) => Token::Configured(digest.clone()),
             None => match self.stored(claim, document, doubt.as_ref()) {
@@ -60,8 +66,8 @@ impl Protocol {
             return Ok(document.doubt.clone());
         };
         if intent.holder == self.holder {
-            // Written, and then not used, unless it is known to have been.
-            let used = self.mine.as_ref().is_some_and(|mine| mine.intent.nonce == intent.nonce);
+            // Who wrote it knows whether it was used.
+            let used = self.called.contains(&intent.nonce);
             return Ok(if used { document.doubt_about_intent() } else { document.doubt.clone() });
         }
         let until = self.seen.intent.as_ref().map_or(now, |(_, at)| *at).plus(self.terms.lease);
@@ -79,8 +85,10 @@ impl Protocol {
         document: &Document,
         doubt: Option<&Doubt>,
     ) -> Result<Token, Rest> {
-        // Put in place, and sent by somebody who never told what came of it.
-        let configured = claim.configured.clone().map(Token::Configured);
+        // Put in place, and sent by somebody who never told what came of it. A register that went
+        // back may have an intent of somebody who did.
+        let open = claim.configured.as_ref().filter(|digest| !document.begun.contains(digest));
+        let configured = open.cloned().map(Token::Configured);
         if let Some(doubt) = doubt.filter(|doubt| Some(&doubt.about) == configured.as_ref()) {
             return Ok(doubt.about.clone());
         }
@@ -105,9 +113,13 @@ impl Protocol {
         token: &Token,
         now: Moment,
     ) -> Option<Rest> {
-        let empty = self.seen.empty.filter(|_| *token != Token::Nothing);
-        let settled = empty.map(|(_, at)| at.plus(self.terms.settle));
-        if let Some(until) = settled.filter(|until| now.mono < until.mono) {
+        // Those who know what an engine has lost, all of it or the last of it, can object until then.
+        // Who has just come does not know, and what does not rotate cannot be spent.
+        let empty = self.seen.empty.map(|(_, at)| at);
+        let first = self.seen.first.filter(|_| self.terms.rotates);
+        let new = [empty, first].into_iter().flatten().map(|at| at.plus(self.terms.settle));
+        let new = new.filter(|until| *token != Token::Nothing && now.mono < until.mono);
+        if let Some(until) = new.max_by_key(|until| until.mono) {
             return Some(Rest::New(until));
         }
         let pause = document.pause.as_ref().filter(|_| !claim.hasty)?;
@@ -188,8 +200,16 @@ impl Protocol {
         }
         let (age, failures) =
             (document.age(), document.pause.as_ref().map_or(0, |pause| pause.failures));
-        let (token, until) = (intent.spends.clone(), claimed.plus(self.terms.call()));
+        let stored = document.record.as_ref().and_then(|record| record.refresh_token.as_ref());
+        let sends = match (&intent.spends, stored) {
+            (Token::Configured(digest), _) => Sends::Configured(digest.clone()),
+            (Token::Stored, Some(stored)) => Sends::Stored(Secret::new(stored.to_string())),
+            (Token::Stored, None) | (Token::Nothing, _) => Sends::Nothing,
+        };
+        let until = claimed.plus(self.terms.call());
+        self.called.truncate(MAX_CALLED - 1);
+        self.called.push_front(intent.nonce.clone());
         self.mine = Some(Mine { intent, age, outcome: None });
-        Effect::Tell(Verdict::Call(Call { token, in_doubt, until, failures }))
+        Effect::Tell(Verdict::Call(Call { sends, in_doubt, until, failures }))
     }
 }

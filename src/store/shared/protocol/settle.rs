@@ -27,7 +27,8 @@ impl Protocol {
         let mine = self.mine.as_ref()?;
         let outcome = mine.outcome.clone()?;
         let ours = document.intent.as_ref().is_some_and(|i| i.nonce == mine.intent.nonce);
-        let gone_on = document.age() > mine.age && document.record.is_some();
+        // While the intent stands nobody has, also in another life of the register.
+        let gone_on = !ours && document.age() > mine.age && document.record.is_some();
         let went_back = !ours && document.dead == Some(Dead::Lost);
         let spent = mine.intent.spends.clone();
         let next = match outcome {

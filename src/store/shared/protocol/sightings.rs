@@ -7,6 +7,8 @@ use crate::store::shared::document::{Document, Intent, Token};
 /// The moments at which one process first saw what stands in the document.
 #[derive(Default)]
 pub(super) struct Sightings {
+    /// Anything at all.
+    pub(super) first: Option<Moment>,
     /// These tokens.
     pub(super) age: Option<((u64, u64), Moment)>,
     /// This intent, which may be another process's.
@@ -21,6 +23,7 @@ pub(super) struct Sightings {
 
 impl Sightings {
     pub(super) fn note(&mut self, document: &Document, now: Moment) {
+        self.first.get_or_insert(now);
         first(&mut self.age, Some(document.age()), now);
         first(&mut self.intent, document.intent.clone(), now);
         first(&mut self.empty, document.record.is_none().then_some(document.epoch), now);

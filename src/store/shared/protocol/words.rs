@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::secret::Secret;
 use crate::store::Record;
-use crate::store::shared::document::{Dead, Document, Token};
-use crate::store::shared::{Swapped, Version};
+use crate::store::shared::Version;
+use crate::store::shared::document::{Dead, Document};
 
 /// What is the same for every attempt.
 #[derive(Clone, Debug)]
 pub struct Terms {
     /// How long an intent stands.
     pub lease: Duration,
-    /// How long a new register is left alone, so that those who know what it lost can object.
+    /// How long a new register is left alone, and by a new process any, so that those who know what
+    /// was lost can object.
     pub settle: Duration,
     /// How long the identity provider accepts a refresh token that it has replaced.
     pub grace: Option<Duration>,
@@ -36,10 +38,10 @@ impl Terms {
 pub enum Event {
     /// The owner wants something; whatever was under way is over.
     Begin(Goal),
-    /// What was read; `None` if the register could not be reached.
-    Read(Option<(Version, Option<Box<Document>>)>),
-    /// What came of the write; `None` if the register could not be reached: surely not written.
-    Swapped(Option<Fate>),
+    /// What was read.
+    Read(Version, Option<Box<Document>>),
+    /// What came of the write.
+    Swapped(Fate),
     /// What came of the call.
     Answered(Outcome),
 }
@@ -60,13 +62,11 @@ pub enum Goal {
 pub struct Claim {
     /// SHA-256 of the configured refresh token, as it is now.
     pub configured: Option<String>,
-    /// For a register that holds nothing yet: what was kept elsewhere until now.
-    pub seed: Option<Record>,
     /// The pause that everybody has after a failure does not count: an input changed.
     pub hasty: bool,
 }
 
-/// A [`Swapped`], without the reason.
+/// A [`Swapped`](crate::store::shared::Swapped), without the reason.
 pub enum Fate {
     /// Written.
     Done(Version),
@@ -74,16 +74,6 @@ pub enum Fate {
     Conflict,
     /// Only reading can tell.
     Unknown,
-}
-
-impl From<Swapped> for Fate {
-    fn from(swapped: Swapped) -> Self {
-        match swapped {
-            Swapped::Done(version) => Self::Done(version),
-            Swapped::Conflict => Self::Conflict,
-            Swapped::Unknown(_) => Self::Unknown,
-        }
-    }
 }
 
 /// What came of a call.
@@ -100,7 +90,8 @@ pub enum Outcome {
     Failed(Option<(Duration, u32)>),
 }
 
-/// What is to be done next.
+/// What is to be done next. A read or a write that surely did not happen has no event: the owner is
+/// told, and begins again later.
 pub enum Effect {
     /// Read the register; then [`Event::Read`].
     Read,
@@ -108,6 +99,8 @@ pub enum Effect {
     Swap(Version, Box<Document>),
     /// Tell the owner; then [`Event::Begin`] or [`Event::Answered`].
     Tell(Verdict),
+    /// Nothing that was written got through: the register is of no use now; then [`Event::Begin`].
+    GiveUp,
 }
 
 /// What the owner is to do.
@@ -130,13 +123,24 @@ impl From<Rest> for Effect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// What to send.
-    pub token: Token,
+    pub sends: Sends,
     /// It may be spent: another way in is better.
     pub in_doubt: bool,
     /// Nothing may be sent any more from then on, and the answer should be there.
     pub until: Moment,
     /// Failures of all processes in a row.
     pub failures: u32,
+}
+
+/// The refresh token that a call sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sends {
+    /// None: another way in is taken.
+    Nothing,
+    /// That of the document over which the intent was written.
+    Stored(Secret),
+    /// The configured one, by its SHA-256.
+    Configured(String),
 }
 
 /// Why there is nothing to do.
@@ -146,7 +150,7 @@ pub enum Rest {
     Settled,
     /// Somebody else is at it, until then if no word comes.
     Busy(Moment),
-    /// The register is new: others may object until then.
+    /// The register, or this process, is new: others may object until then.
     New(Moment),
     /// The refresh token may be spent, and the access token is used up first, until then.
     Doubtful(Moment),
@@ -156,6 +160,4 @@ pub enum Rest {
     Dead(Dead),
     /// The register holds the tokens of another account.
     Foreign,
-    /// The register cannot be reached.
-    Unreachable,
 }

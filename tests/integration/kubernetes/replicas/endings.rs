@@ -1,5 +1,7 @@
 //! A replica is killed in the middle of a refresh, a refresh token is over, a Secret is not there.
 
+use emulator::kubernetes::{Verb, etcd_timeout};
+
 use super::*;
 
 /// One replica is killed while the provider answers; the others serve all the time until one of them
@@ -130,4 +132,26 @@ async fn outside_of_a_cluster_it_is_said_where_the_store_can_be_had() {
     told(&replica, "KUBERNETES_SERVICE_HOST").await;
     assert!(needs_operator(&replica).await);
     assert_eq!(bed.idp.token_requests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_fails_every_write_is_told_as_such_and_nothing_is_sent() {
+    let bed = Bed::new();
+    let replicas = bed.replicas(2).await;
+    let fetched = bed.idp.token_requests();
+    bed.stage.cluster.set_always(Verb::Update, Some(Step::from(etcd_timeout())));
+    bed.tokens.revoke_all();
+    let proxy = replicas[0].proxy;
+    let nudge = tokio::spawn(async move { request(proxy, "GET", "/nudge", &[], b"").await.status });
+    told(&replicas[0], "the API server answered 500").await;
+    replicas[0].wait_for_log("token store not available");
+    assert_eq!(bed.idp.token_requests(), fetched, "sent without an intent");
+    bed.stage.cluster.set_always(Verb::Update, None);
+    nudge.await.unwrap();
+    for replica in &replicas {
+        eventually("served", async || replica.get("/").await.status == 200).await;
+    }
+    assert_eq!(bed.idp.token_requests(), fetched + 1);
+    eventually("settled", async || bed.holds_newest()).await;
+    bed.unharmed();
 }
