@@ -29,7 +29,7 @@ use crate::clock::Moment;
 use crate::config::{self, Config, ConfigError, Listen};
 use crate::credential::directory::Directory;
 use crate::metrics::Metrics;
-use crate::proxy::listener::{Bound, Drain, Worker};
+use crate::proxy::listener::{Bound, Crew, Drain, Worker};
 use crate::token_socket;
 
 mod credentials;
@@ -101,11 +101,12 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     let snapshot = Snapshot { credentials, routes: Arc::clone(&routes), quit_endpoint };
     let (routes, routes_seen) = watch::channel(routes);
     let (snapshot, snapshot_seen) = watch::channel(Arc::new(snapshot));
-    let drain = Arc::new(Drain::default());
+    let (drain, crew) = (Arc::new(Drain::default()), Arc::new(Crew::default()));
     let refreshers = Arc::new(Mutex::new(refreshers));
     let mut server = Server::new_with_opt_and_conf(None, process(config.server.threads));
     for index in 0..config.server.threads {
-        let worker = Worker::new(index, &listeners, routes_seen.clone(), Arc::clone(&drain));
+        let (routes, drain, crew) = (routes_seen.clone(), Arc::clone(&drain), Arc::clone(&crew));
+        let worker = Worker::new(index, &listeners, routes, drain, crew);
         let failed = |source| ServerError::Bind { address: "the workers".to_owned(), source };
         server.add_service(worker.map_err(failed)?);
     }

@@ -15,7 +15,7 @@ use bearerd::config::{self, Config};
 use bearerd::credential::{Credential, Publisher, publish};
 use bearerd::dial::Peer;
 use bearerd::metrics::Metrics;
-use bearerd::proxy::listener::{Bound, Drain, Worker};
+use bearerd::proxy::listener::{Bound, Worker};
 use bearerd::proxy::reject::Reason;
 use bearerd::proxy::replay::Budget;
 use bearerd::proxy::route::{Route, Routes, own_hosts};
@@ -69,7 +69,7 @@ fn serve(config: &Config, credential: Credential) -> Result<(), Box<dyn Error>> 
     let listeners = bound.collect::<Result<Vec<_>, _>>()?;
     let (_routes, seen) = watch::channel(Arc::new(routes(config, credential)?));
     let (_shutdown, shutdown) = watch::channel(false);
-    let mut worker = Worker::new(0, &listeners, seen, Arc::new(Drain::default()))?;
+    let mut worker = Worker::new(0, &listeners, seen, Arc::default(), Arc::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(worker.start_service(None, shutdown, 1));
     Ok(())

@@ -24,9 +24,12 @@ use super::route::Routes;
 use crate::clock::monotonic;
 
 mod bound;
+mod crew;
 mod drain;
 
 pub use bound::Bound;
+pub use crew::Crew;
+use crew::{Member, Moves};
 pub use drain::Drain;
 use drain::{Open, Place};
 
@@ -43,6 +46,7 @@ pub struct Worker {
     listeners: Vec<Bound>,
     routes: watch::Receiver<Arc<Routes>>,
     drain: Arc<Drain>,
+    crew: Arc<Crew>,
 }
 
 impl Worker {
@@ -55,38 +59,45 @@ impl Worker {
         listeners: &[Bound],
         routes: watch::Receiver<Arc<Routes>>,
         drain: Arc<Drain>,
+        crew: Arc<Crew>,
     ) -> io::Result<Self> {
         let listeners = listeners.iter().map(Bound::try_clone).collect::<io::Result<_>>()?;
-        Ok(Self { name: format!("proxy-{index}"), listeners, routes, drain })
+        Ok(Self { name: format!("proxy-{index}"), listeners, routes, drain, crew })
     }
 
     /// Accepts until draining begins; connections go on by themselves.
     #[allow(clippy::disallowed_methods)] // one of the two places that spawn
     async fn run(&mut self) -> io::Result<()> {
+        let member = self.crew.join();
         for listener in self.listeners.drain(..) {
             let speaks_tls = matches!(listener, Bound::Tls(_));
             let (routes, drain) = (self.routes.clone(), Arc::clone(&self.drain));
-            let door = Door { routes, drain, speaks_tls };
+            let (crew, member) = (Arc::clone(&self.crew), member.clone());
+            let door = Door { routes, drain, crew, member, speaks_tls };
             match listener {
                 Bound::Tcp(listener) => {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
                     let accept = async move || accept_tcp(&listener).await;
-                    tokio::spawn(door.accept(accept, |stream, door| {
-                        serve(stream, Protocol::Unknown, door.served())
-                    }));
+                    tokio::spawn(
+                        door.accept(accept, |stream, served| {
+                            serve(stream, Protocol::Unknown, served)
+                        }),
+                    );
                 }
                 Bound::Tls(listener) => {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
                     let accept = async move || accept_tcp(&listener).await;
-                    tokio::spawn(door.accept(accept, |stream, door| tls(stream, door.served())));
+                    tokio::spawn(door.accept(accept, tls));
                 }
                 Bound::Unix(listener, _) => {
                     let listener = tokio::net::UnixListener::from_std(listener)?;
                     let routes = self.routes.clone();
                     let accept = async move || accept_unix(&listener, &routes).await;
-                    tokio::spawn(door.accept(accept, |stream, door| {
-                        serve(stream, Protocol::Unknown, door.served())
-                    }));
+                    tokio::spawn(
+                        door.accept(accept, |stream, served| {
+                            serve(stream, Protocol::Unknown, served)
+                        }),
+                    );
                 }
             }
         }
@@ -148,6 +159,9 @@ async fn tls(stream: TcpStream, served: Served) {
 struct Door {
     routes: watch::Receiver<Arc<Routes>>,
     drain: Arc<Drain>,
+    crew: Arc<Crew>,
+    /// The worker that accepts here.
+    member: Member,
     speaks_tls: bool,
 }
 
@@ -158,9 +172,9 @@ impl Door {
 
     /// Accepts from `next`, and has each connection served by a task of its own.
     #[allow(clippy::disallowed_methods)] // one of the two places that spawn
-    async fn accept<I, F>(self, next: impl AsyncFn() -> io::Result<I>, serve: fn(I, &Self) -> F)
+    async fn accept<I, F>(self, next: impl AsyncFn() -> io::Result<I>, serve: fn(I, Served) -> F)
     where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: AsyncRead + AsyncWrite + Moves + Unpin + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         loop {
@@ -174,13 +188,7 @@ impl Door {
             };
             match accepted {
                 Ok(io) => match self.place() {
-                    Place::Free(open) => {
-                        let serving = serve(io, &self);
-                        tokio::spawn(async move {
-                            serving.await;
-                            drop(open);
-                        });
-                    }
+                    Place::Free(open) => self.hand_over(io, open, serve),
                     // Who waits for a handshake understands nothing else.
                     Place::Full(_) if self.speaks_tls => {}
                     Place::Full(open) => {
@@ -199,6 +207,31 @@ impl Door {
                 }
             }
         }
+    }
+
+    /// To the worker that serves the fewest.
+    fn hand_over<I, F>(&self, io: I, open: Open, serve: fn(I, Served) -> F)
+    where
+        I: Moves + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (served, worker) = (self.served(), self.crew.least(&self.member));
+        let counted = (open, worker.begin());
+        if worker.is(&self.member) {
+            let serving = serve(io, served);
+            return worker.run(async move {
+                serving.await;
+                drop(counted);
+            });
+        }
+        // What the system cannot move is closed.
+        let Ok(moved) = io.leave() else { return };
+        worker.run(async move {
+            if let Ok(io) = I::arrive(moved) {
+                serve(io, served).await;
+            }
+            drop(counted);
+        });
     }
 
     fn place(&self) -> Place {

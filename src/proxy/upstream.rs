@@ -300,7 +300,7 @@ impl Call {
     fn take_early(&mut self) -> Vec<response::Parts> {
         match self {
             Self::Http1(call) => call.take_early(),
-            Self::Http2(_) => Vec::new(),
+            Self::Http2(call) => call.take_early(),
         }
     }
 

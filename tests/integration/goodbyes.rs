@@ -7,12 +7,14 @@ use bytes::Bytes;
 use h2::Reason;
 use h2::server::{Connection, SendResponse};
 use http::{Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use emulator::client::Answer;
 
+use crate::hostile::frames::{GOAWAY, SETTINGS, frame};
 use crate::stage::{Stage, route_to};
 use crate::support::{DEADLINE, Daemon, request};
 
@@ -106,6 +108,26 @@ async fn what_a_refused_stream_brought_is_sent_again_whatever_it_is() {
         // Both end here, and the next one makes its own.
         drop((peer, second));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_farewell_leaves_out_is_sent_again_whatever_its_reason() {
+    let stage = Stage::new();
+    let (upstream, daemon) = Upstream::ready(&stage).await;
+    let asked = asking(&daemon, "POST", b"order");
+    let accepted = timeout(DEADLINE, upstream.0.accept()).await.expect("a connection in time");
+    let mut first = accepted.expect("a connection").0;
+    let mut came = Vec::new();
+    first.write_all(&frame(SETTINGS, 0, 0, b"")).await.expect("sent");
+    while !came.windows(5).any(|part| part == b"order") {
+        let read = timeout(DEADLINE, first.read_buf(&mut came)).await.expect("in time");
+        assert!(read.expect("open") > 0, "ended before the request");
+    }
+    // Its last stream is 0: none was looked at. ENHANCE_YOUR_CALM.
+    first.write_all(&frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 11])).await.expect("sent");
+    let mut second = upstream.accept().await;
+    second.asked().await.ok("second");
+    assert_eq!(second.until(answer(asked)).await.text(), "second");
 }
 
 #[tokio::test(flavor = "multi_thread")]

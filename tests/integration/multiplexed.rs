@@ -345,3 +345,37 @@ async fn chunks_that_are_none_are_a_400_and_no_end_of_the_upload() {
         assert_eq!(asked.cut().await, Some(Reason::CANCEL), "{kept}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn early_hints_of_an_upstream_of_http_2_pass_before_its_answer_and_not_without_end() {
+    let stage = Stage::new();
+    let mut upstream = Upstream::allowing(100).await;
+    let daemon = upstream.ready(&stage, "").await;
+    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+    let hint = || {
+        let hint = Response::builder().status(103).header("link", "</a.css>; rel=preload");
+        hint.body(()).expect("a response")
+    };
+    caller.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+    let mut asked = upstream.asked().await;
+    asked.respond.send_informational(hint()).expect("open");
+    let early = caller.until("\r\n\r\n").await.expect("hints before there is an answer");
+    assert_eq!(early, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n");
+    asked.ok("whole");
+    let answer = caller.answer().await.expect("an answer");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "whole"));
+
+    caller.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+    let mut asked = upstream.asked().await;
+    for _ in 0..17 {
+        let _refused = asked.respond.send_informational(hint());
+    }
+    let answer = loop {
+        let head = caller.until("\r\n\r\n").await.expect("a head");
+        if !head.starts_with("HTTP/1.1 103") {
+            break head;
+        }
+    };
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert!(answer.contains("upstream_protocol"), "{answer}");
+}

@@ -106,7 +106,7 @@ async fn gone(load: &Load) {
     }
 }
 
-/// Returns when no request has been open for half of `limit` or longer, and nothing was taken of what
+/// Returns when no request has come or been open for half of `limit` or longer, and nothing was taken of what
 /// is left of answers.
 async fn idle(load: &Load, limit: Duration) {
     let mut before = None;

@@ -36,7 +36,7 @@ pub(in crate::proxy) use receive::MAX_HEAD;
 /// What is read of a response before its head is whole, at most.
 pub(in crate::proxy) const MAX_BUFFERED: usize = MAX_HEAD + MAX_READ;
 /// The most interim responses to one request.
-const MAX_INTERIM: usize = 16;
+pub(super) const MAX_INTERIM: usize = 16;
 /// A body is sent without the upstream's word after this (RFC 9110 §10.1.1 leaves the time open).
 const CONTINUE: Duration = Duration::from_secs(1);
 

@@ -14,9 +14,10 @@ use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, response};
 use http_body::{Body, Frame, SizeHint};
 
+use super::http1::{MAX_INTERIM, Malformed};
 use super::{Failed, Outgoing, UpstreamError};
 use crate::proxy::replay::{BodyError, Outbound};
 
@@ -47,6 +48,8 @@ struct Sent {
     /// What broke the caller's body, until it is told.
     broken: Option<BodyError>,
     head: ResponseFuture,
+    interim: usize,
+    early: Vec<response::Parts>,
     body: Option<Answer>,
     refused: bool,
     place: Place,
@@ -74,7 +77,9 @@ impl Call {
         let sent = match place.send(message(request, empty, scheme), empty) {
             Ok((head, stream)) => {
                 let upload = Upload::new(stream, body);
-                Ok(Sent { upload, broken: None, head, body: None, refused: false, place })
+                let (interim, early) = (0, Vec::new());
+                let (broken, body, refused) = (None, None, false);
+                Ok(Sent { upload, broken, head, interim, early, body, refused, place })
             }
             Err(error) => Err(Unsent { body, error: Some(error) }),
         };
@@ -93,6 +98,11 @@ impl Call {
                 Poll::Ready(Err(error.unwrap_or_else(cut_short)))
             }
         }
+    }
+
+    /// The interim responses that came since this was last asked, but for 100.
+    pub(super) fn take_early(&mut self) -> Vec<response::Parts> {
+        self.sent.as_mut().map(|sent| std::mem::take(&mut sent.early)).unwrap_or_default()
     }
 
     /// True while it is the caller who has to go on: all that it sent is with the upstream.
@@ -156,6 +166,12 @@ impl Sent {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Err(UpstreamError::Caller(error)));
         }
+        self.hear_early(cx)?;
+        if !self.early.is_empty() {
+            // What comes next may be the final head: these are passed on before it.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         match ready!(Pin::new(&mut self.head).poll(cx)) {
             Ok(response) => {
                 self.place.heard();
@@ -171,6 +187,20 @@ impl Sent {
                 Poll::Ready(Err(UpstreamError::Http2(error)))
             }
         }
+    }
+
+    /// RFC 9110 §15.2. What ends the stream is left to who waits for the final head.
+    fn hear_early(&mut self, cx: &mut Context<'_>) -> Result<(), Malformed> {
+        while let Poll::Ready(Some(Ok(response))) = self.head.poll_informational(cx) {
+            self.interim += 1;
+            if self.interim > MAX_INTERIM {
+                return Err(Malformed("too many interim responses"));
+            }
+            if response.status() != StatusCode::CONTINUE {
+                self.early.push(response.into_parts().0);
+            }
+        }
+        Ok(())
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -195,10 +225,11 @@ impl Sent {
 }
 
 impl Drop for Sent {
-    /// Said, not left to the stream's own end: that would wait behind what waits for a window.
+    /// Said, not left to the stream's own end: that would wait behind what waits for a window, which an
+    /// upstream that has answered may never open. A stream that has ended says nothing more.
     fn drop(&mut self) {
         let answered = self.body.as_ref().is_some_and(|answer| answer.stream.is_end_stream());
-        if !answered || self.upload.is_streaming() {
+        if !answered || self.upload.has_body() {
             self.upload.reset(Reason::CANCEL);
         }
     }
@@ -270,9 +301,8 @@ fn uri(scheme: &Scheme, authority: Option<&[u8]>, target: &PathAndQuery) -> Uri 
         .unwrap_or_default()
 }
 
-/// RFC 9113 §8.7: the upstream says that it has not looked at the request.
+/// The upstream says that it has not looked at the request: RFC 9113 §8.7, or §6.8, whatever its
+/// reason to leave is; h2 tells a farewell only to the requests beyond the last one it names.
 fn is_refusal(error: &h2::Error) -> bool {
-    let reason = error.reason();
-    let left = error.is_go_away() && reason == Some(Reason::NO_ERROR);
-    error.is_remote() && (left || reason == Some(Reason::REFUSED_STREAM))
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
 }

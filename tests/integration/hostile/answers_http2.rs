@@ -23,6 +23,9 @@ fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
 
 const OK: (&str, &str) = (":status", "200");
 
+/// RFC 9113 §6.8: the request is beyond the last one that was looked at, so it is sent again.
+const FAREWELL: &str = "a farewell";
+
 /// h2 drops it; what is left is an answer.
 const LENIENT: Row =
     ("a field of requests", |on| head(on, END_STREAM, &[OK, (":path", "/smuggled")]));
@@ -83,7 +86,7 @@ const ROWS: [Row; 29] = [
     ("half an answer and a farewell that tells of no error", |on| {
         [half(on), frame(GOAWAY, 0, 0, &[0; 8])].concat()
     }),
-    ("a farewell", |_| frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 2])),
+    (FAREWELL, |_| frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 2])),
     ("settings that are none", |_| frame(SETTINGS, 0, 0, &setting(4, 1 << 31))),
     ("a window beyond the largest", |_| {
         frame(WINDOW_UPDATE, 0, 0, &[127, 255, 255, 255]).repeat(2)
@@ -136,13 +139,25 @@ async fn the_next_caller_gets_its_own_answer_whatever_an_http2_upstream_did() {
     for (index, (name, _)) in ROWS.iter().enumerate() {
         row.store(index, Relaxed);
         let mut caller = emulator::client::Client::connect(daemon.proxy).await.expect("connects");
+        let mut answered = caller.request("GET", "/", &[], b"").await;
+        // Hints that came before the rest went wrong were good ones.
+        while answered.as_ref().is_ok_and(|answer| answer.status == 103) {
+            answered = caller.answer().await;
+        }
         // Cut short, or our own answer.
-        if let Ok(answer) = caller.request("GET", "/", &[], b"").await {
+        if let Ok(answer) = answered {
             let reason = answer.header("bearerd-reason");
             let told = matches!(reason, Some("upstream_protocol" | "upstream_timeout"));
             let left = *name == LENIENT.0 && answer.status == 200 && answer.body.is_empty();
             assert!(!format!("{:?}", answer.head).contains("smuggled"), "{name}");
-            assert!(told || left, "{name}: {} {:?} {}", answer.status, answer.head, answer.text());
+            let again = *name == FAREWELL && answer.text() == "own";
+            assert!(
+                told || left || again,
+                "{name}: {} {:?} {}",
+                answer.status,
+                answer.head,
+                answer.text()
+            );
         }
         for _ in 0..3 {
             let next = request(daemon.proxy, "GET", "/own", &[], b"").await;

@@ -15,6 +15,8 @@ use crate::proxy::relay::{Downstream, RelayError};
 #[derive(Clone, Default)]
 pub(super) struct Load {
     requests: Arc<AtomicUsize>,
+    /// All requests there ever were.
+    begun: Arc<AtomicUsize>,
     /// Pieces that the caller has not taken yet.
     unsaid: Arc<AtomicUsize>,
     writes: Arc<AtomicUsize>,
@@ -23,6 +25,7 @@ pub(super) struct Load {
 impl Load {
     /// A request is open as long as that lives.
     pub(super) fn request(&self) -> Open {
+        self.begun.fetch_add(1, Relaxed);
         Open::count(&self.requests)
     }
 
@@ -46,12 +49,13 @@ impl Load {
         self.requests.load(Relaxed) == 0 && self.unsaid.load(Relaxed) == 0
     }
 
-    /// `None` while a request is open; else a number that changes as long as the caller takes what is
-    /// left of its answers.
-    pub(super) fn rest(&self) -> Option<usize> {
+    /// `None` while a request is open; else numbers that change when a request has come since, and as
+    /// long as the caller takes what is left of its answers.
+    pub(super) fn rest(&self) -> Option<(usize, usize)> {
         let left = self.unsaid.load(Relaxed) > 0;
         let moved = if left { self.writes.load(Relaxed) } else { 0 };
-        (self.requests.load(Relaxed) == 0).then_some(moved)
+        let begun = self.begun.load(Relaxed);
+        (self.requests.load(Relaxed) == 0).then_some((begun, moved))
     }
 }
 
@@ -114,5 +118,22 @@ impl Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_requests_came_on_was_not_at_rest() {
+        let load = Load::default();
+        let before = load.rest();
+        assert!(before.is_some());
+        assert_eq!(load.rest(), before, "nothing has come");
+        let request = load.request();
+        assert_eq!(load.rest(), None);
+        drop(request);
+        assert_ne!(load.rest(), before, "one has come and gone");
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{UpstreamError, cut_short};
+use crate::clock::monotonic;
 use crate::dial::{DialError, Stream};
 
 /// The most requests on one connection, whatever its upstream would allow.
@@ -34,14 +35,22 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 /// What one request may have handed over before it is written, and one frame beyond that.
 const SEND_BUFFER: usize = 64 << 10;
+/// So many streams that were reset are remembered for a while, since more may come for them.
+const RESET_STREAMS: usize = 16 * STREAMS as usize;
 /// The largest head of a response.
 const MAX_HEAD: u32 = 64 << 10;
-/// What is read ahead of the caller, or kept to be written, at most, of one request.
+/// What is read ahead of the caller, or kept to be written, at most, of one request. Small frames take
+/// more room than they bring: half as much again.
 pub(in crate::proxy) const MAX_BUFFERED: usize =
-    STREAM_WINDOW as usize + 2 * SEND_BUFFER + MAX_HEAD as usize;
+    STREAM_WINDOW as usize * 3 / 2 + 2 * SEND_BUFFER + MAX_HEAD as usize;
 /// A connection with requests on it that is silent for so long is asked whether it lives, and is
-/// given up after as long again.
+/// given up if it does not answer for as long again. Silence is noticed after one to two of these.
 const PING_EVERY: Duration = Duration::from_secs(20);
+/// So often one silence is asked about at [`PING_EVERY`]: servers of gRPC end a connection that asks a
+/// third time within [`PING_SELDOM`].
+const PINGS: u32 = 2;
+/// How far apart the later questions are.
+const PING_SELDOM: Duration = Duration::from_secs(310);
 /// A connection without requests is closed after this.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(55);
 
@@ -183,16 +192,22 @@ impl Waiting {
                 Err(others) => others,
             };
             // It is over without a word when there is a connection, or when who opens it gives up.
-            let over = timeout_at(deadline, others.changed()).await;
-            if over.map_err(|_| DialError::Timeout)?.is_ok()
-                && let Some(error) = &*others.borrow()
-            {
-                return Err(UpstreamError::Shared(Arc::clone(error)));
+            let failed = match timeout_at(deadline, others.changed()).await {
+                Err(_) => Some(DialError::Timeout.into()),
+                Ok(Ok(())) => others.borrow().clone().map(UpstreamError::Shared),
+                Ok(Err(_)) => None,
+            };
+            if let Some(error) = failed {
+                // A place may have become free meanwhile.
+                return present().unwrap_or(Err(error));
             }
         };
         let opened = opening.await.map_err(Arc::new);
         if let Err(error) = &opened {
             turn.failure.send_replace(Some(Arc::clone(error)));
+            if let Some(present) = present() {
+                return present;
+            }
         }
         opened.map_err(UpstreamError::Shared)
     }
@@ -256,6 +271,10 @@ where
         .max_header_list_size(MAX_HEAD)
         .max_send_buffer_size(SEND_BUFFER)
         .enable_push(false)
+        // Callers may leave whenever they like: what still comes for them, and what is malformed of one
+        // answer, is no fault of the connection and of the others on it.
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(None)
         // Until its settings have come.
         .initial_max_send_streams(0)
         .handshake(io);
@@ -277,14 +296,21 @@ where
 {
     let Some(mut pings) = connection.ping_pong() else { return };
     let dead = async {
+        let (mut asked, mut last) = (0, monotonic());
         loop {
             tokio::time::sleep(PING_EVERY).await;
-            let silent = !load.heard.swap(false, Relaxed);
-            if silent && load.open.load(Relaxed) > 0 {
-                let asked = timeout(PING_EVERY, pings.ping(Ping::opaque())).await;
-                if !matches!(asked, Ok(Ok(_))) {
-                    return;
-                }
+            if load.heard.swap(false, Relaxed) {
+                asked = 0;
+                continue;
+            }
+            let soon = asked >= PINGS && monotonic().saturating_duration_since(last) < PING_SELDOM;
+            if soon || load.open.load(Relaxed) == 0 {
+                continue;
+            }
+            (asked, last) = (asked + 1, monotonic());
+            let answered = timeout(PING_EVERY, pings.ping(Ping::opaque())).await;
+            if !matches!(answered, Ok(Ok(_))) {
+                return;
             }
         }
     };
@@ -312,7 +338,7 @@ pub(in super::super) fn sweep(now: Instant) {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)] // a paused clock
 mod tests {
-    use tokio::io::DuplexStream;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::task::JoinSet;
     use tokio::time::sleep;
 
@@ -362,6 +388,38 @@ mod tests {
             let took = begun.elapsed();
             assert!(!given_up || took < 2 * PING_EVERY + SECOND, "{took:?}");
         }
+    }
+
+    /// Answers every PING, and counts them.
+    async fn count_pings(mut upstream: DuplexStream) -> usize {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const PREFACE: usize = 24;
+        upstream.write_all(&SETTINGS).await.unwrap();
+        upstream.read_exact(&mut [0; PREFACE]).await.unwrap();
+        let (mut head, mut pings) = ([0; 9], 0);
+        while upstream.read_exact(&mut head).await.is_ok() {
+            let mut rest = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            upstream.read_exact(&mut rest).await.unwrap();
+            let [.., kind, flags, _, _, _, _] = head;
+            if (kind, flags) == (6, 0) {
+                pings += 1;
+                head[4] = 1;
+                upstream.write_all(&[&head[..], &rest].concat()).await.unwrap();
+            }
+        }
+        pings
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_silence_is_not_asked_about_more_often_than_servers_put_up_with() {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let asking = async {
+            let (_sender, connection) = greet(ours).await.unwrap();
+            let load = Arc::new(Load { open: AtomicUsize::new(1), ..Load::default() });
+            assert!(timeout(HOUR, drive(connection, load)).await.is_err(), "it answers");
+        };
+        let ((), pings) = tokio::join!(asking, count_pings(theirs));
+        assert!((3..=14).contains(&pings), "{pings} in an hour");
     }
 
     /// Fails after a second.

@@ -17,6 +17,8 @@ pub(super) struct Upload<B = Outbound> {
     /// What was taken of it and waits for a window.
     waiting: Option<Bytes>,
     state: State,
+    /// Something was to be sent.
+    has_body: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,8 +33,9 @@ enum State {
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Upload<B> {
     pub(super) fn new(stream: SendStream<Bytes>, body: B) -> Self {
         let state = if body.is_end_stream() { State::Sent } else { State::Streaming };
-        let body = (state == State::Streaming).then_some(body);
-        Self { stream, body, waiting: None, state }
+        let has_body = state == State::Streaming;
+        let body = has_body.then_some(body);
+        Self { stream, body, waiting: None, state, has_body }
     }
 
     /// Sends what can be sent; ready when there is no more to come. The error is the caller's.
@@ -125,6 +128,11 @@ impl<B> Upload<B> {
     /// True while more of the body has to come, and all that came has been handed over.
     pub(super) fn awaits_body(&self) -> bool {
         self.is_streaming() && self.waiting.is_none()
+    }
+
+    /// True if there was a body: of what was handed over, nobody knows whether it was written.
+    pub(super) fn has_body(&self) -> bool {
+        self.has_body
     }
 
     /// Ends the stream, with what of it has not been written.
