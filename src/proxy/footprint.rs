@@ -1,7 +1,7 @@
 //! The most memory that callers and upstreams can make bearerd use, from the configured bounds.
 //!
 //! It is what connections come to if all of them do harm at once, in both directions: usual ones take
-//! a small part of it, an idle one some 4 KiB. Every term is room that somebody can fill.
+//! a small part of it, an idle one 4 to 9 KiB. Every term is room that somebody can fill.
 
 use super::connection::http2::{SEND_BUFFER, max_unread};
 use super::replay::PIECE;
