@@ -23,6 +23,7 @@ use crate::credential::Held;
 use crate::dial::DialError;
 
 mod again;
+pub(super) mod first;
 mod look;
 mod proof;
 mod shape;
@@ -84,8 +85,7 @@ impl Exchange {
             Ok(route) => Arc::clone(route),
             Err(reason) => {
                 wire.watchdog.rest(now.mono);
-                let own = |text| Downstream::Own { text: Some(text), record: None };
-                return Err(Box::new(refusal(&routes, reason).map(own)));
+                return Err(Box::new(turn_away(&routes, reason)));
             }
         };
         let record = Record::begin(Arc::clone(&route), wire, now);
@@ -99,7 +99,7 @@ impl Exchange {
         };
         let config = &route.config;
         let limit = if keeps_own { 0 } else { config.replay.body_bytes };
-        let body = Outbound::new(body, version, limit, &routes.budget, &config.header);
+        let body = Outbound::new(body, version, limit, &routes.copies, &config.header);
         // RFC 9110 §7.8: an upgrade may have begun, so it is never sent twice.
         let body_again = if upgrade.is_none() { body.handle() } else { None };
         let (held, waited, looked) = (None, Duration::ZERO, Looked::default());
@@ -204,11 +204,21 @@ impl Exchange {
     }
 
     async fn send(&mut self, body: Outbound) -> Answered {
+        let lease = self.lease().await?;
+        self.send_on(lease, body).await
+    }
+
+    /// What it takes to send: a connection, pooled or new, and a token that is still good then.
+    async fn lease(&mut self) -> Result<Lease, Reason> {
         let lease = match self.route().upstream.pooled(&self.outgoing, monotonic()) {
             Some(lease) => lease,
             None => self.connect().await?,
         };
         self.judge_again().await?;
+        Ok(lease)
+    }
+
+    async fn send_on(&mut self, lease: Lease, body: Outbound) -> Answered {
         self.await_answer(monotonic());
         let call = self.start(lease, body);
         self.head(call).await
@@ -324,6 +334,12 @@ fn refusal(routes: &Routes, reason: Reason) -> Response<Bytes> {
     routes.refused[reason.index()].inc();
     tracing::debug!(target: "bearerd::access", reason = reason.as_str(), "refused");
     reject::response(reason)
+}
+
+/// Refuses a request that has no route.
+pub(super) fn turn_away(routes: &Routes, reason: Reason) -> Response<Downstream> {
+    let own = |text| Downstream::Own { text: Some(text), record: None };
+    refusal(routes, reason).map(own)
 }
 
 fn refuse(routes: &Routes, record: Record, reason: Reason) -> Response<Downstream> {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -118,21 +118,6 @@ impl Relay {
         if let Some(call) = self.call.take_if(|call| call.with(|call| call.is_end_stream())) {
             call.finish();
         }
-    }
-
-    /// Reads what has already arrived of a body that nobody wants; if that was all, the connection
-    /// can be used again.
-    pub fn drain(mut call: Call) {
-        let mut cx = Context::from_waker(Waker::noop());
-        let _ = call.poll_upload(&mut cx);
-        while !call.is_end_stream() {
-            match call.poll_frame(&mut cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(None) => break,
-                Poll::Ready(Some(Err(_))) | Poll::Pending => return,
-            }
-        }
-        call.finish();
     }
 }
 

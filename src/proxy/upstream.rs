@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, Method, response};
+use http::{HeaderMap, HeaderValue, Method, response};
 use http_body::{Frame, SizeHint};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -211,6 +211,12 @@ impl Outgoing {
     pub fn upgrades(&self) -> bool {
         self.headers.contains_key(http::header::UPGRADE)
     }
+
+    /// Its caller holds the body back until the upstream has said that it wants it (RFC 9110 §10.1.1).
+    fn expects_continue(&self) -> bool {
+        let expects = |line: &HeaderValue| line.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        self.headers.get(http::header::EXPECT).is_some_and(expects)
+    }
 }
 
 enum Line {
@@ -249,6 +255,8 @@ pub enum Call {
     Http1(Box<http1::Call>),
     /// Over HTTP/2.
     Http2(Box<http2::Call>),
+    /// It has been read to its end, and its connection is free.
+    Over,
 }
 
 impl Call {
@@ -287,6 +295,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.poll_head(cx),
             Self::Http2(call) => call.poll_head(cx),
+            Self::Over => Poll::Ready(Err(over())),
         }
     }
 
@@ -294,6 +303,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.awaits_caller(),
             Self::Http2(call) => call.awaits_caller(),
+            Self::Over => false,
         }
     }
 
@@ -301,6 +311,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.take_early(),
             Self::Http2(call) => call.take_early(),
+            Self::Over => Vec::new(),
         }
     }
 
@@ -308,6 +319,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.failed(error),
             Self::Http2(call) => call.failed(error),
+            Self::Over => Failed { error, sent: true, body: None, stale: false },
         }
     }
 
@@ -319,6 +331,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.poll_frame(cx),
             Self::Http2(call) => call.poll_frame(cx),
+            Self::Over => Poll::Ready(None),
         }
     }
 
@@ -328,6 +341,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.is_uploading(),
             Self::Http2(call) => call.is_uploading(),
+            Self::Over => false,
         }
     }
 
@@ -336,7 +350,8 @@ impl Call {
     pub fn is_held(&self) -> bool {
         match self {
             Self::Http1(call) => call.is_held(),
-            Self::Http2(_) => false,
+            Self::Http2(call) => call.is_held(),
+            Self::Over => false,
         }
     }
 
@@ -345,6 +360,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.poll_upload(cx),
             Self::Http2(call) => call.poll_upload(cx),
+            Self::Over => Poll::Ready(()),
         }
     }
 
@@ -354,6 +370,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.is_end_stream(),
             Self::Http2(call) => call.is_end_stream(),
+            Self::Over => true,
         }
     }
 
@@ -363,6 +380,7 @@ impl Call {
         match self {
             Self::Http1(call) => call.size_hint(),
             Self::Http2(call) => call.size_hint(),
+            Self::Over => SizeHint::with_exact(0),
         }
     }
 
@@ -371,7 +389,7 @@ impl Call {
     pub fn into_upgraded(self) -> Option<(Stream, Bytes)> {
         match self {
             Self::Http1(call) => Some(call.into_upgraded()),
-            Self::Http2(_) => None,
+            Self::Http2(_) | Self::Over => None,
         }
     }
 
@@ -380,9 +398,14 @@ impl Call {
         match self {
             Self::Http1(call) => call.finish(),
             // It is shared and goes on anyway.
-            Self::Http2(_) => {}
+            Self::Http2(_) | Self::Over => {}
         }
     }
+}
+
+/// Nothing more can come of a call.
+fn over() -> UpstreamError {
+    UpstreamError::Broken(io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Closes this thread's idle connections that are old or closed by the upstream.

@@ -21,6 +21,10 @@ use crate::hostile::frames::{DATA, RST_STREAM, Raw, frame, post};
 use crate::stage::{Gate, Stage, route_to, together};
 use crate::support::{DEADLINE, Daemon, eventually, request};
 
+mod expecting;
+mod places;
+mod resets;
+
 /// The most connections that bearerd's one thread opens to an upstream.
 const CONNECTIONS: usize = 64;
 

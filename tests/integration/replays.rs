@@ -5,9 +5,9 @@ use emulator::{Challenge, Reply, Step};
 use tokio::task::JoinSet;
 
 use crate::bodies::unauthorized;
-use crate::by_hand::ByHand;
+use crate::by_hand::{ByHand, REFUSED};
 use crate::stage::Stage;
-use crate::support::{Daemon, request};
+use crate::support::{Daemon, eventually, request};
 
 async fn counted(daemon: &Daemon, outcome: &str) -> u64 {
     let label = format!("outcome=\"{outcome}\"");
@@ -123,6 +123,64 @@ async fn a_401_passes_unchanged_when_no_newer_token_comes_in_time() {
     assert_eq!((counted(&daemon, "token_unavailable").await, stage.api.request_count()), (2, 2));
     // A 401 takes no usable token away.
     assert_eq!(daemon.get("/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_401_passes_unchanged_when_there_is_no_connection_for_the_replay() {
+    let long = "x".repeat(50_000);
+    for (framing, first, rest) in [
+        ("Content-Length: 8\r\nConnection: close", "not mine", ""),
+        ("Content-Length: 8", "not ", "mine"),
+        ("Content-Length: 50008", long.as_str(), "not mine"),
+        ("Transfer-Encoding: chunked", "4\r\nnot \r\n", "4\r\nmine\r\n0\r\n\r\n"),
+    ] {
+        let (stage, upstream) = (Stage::new(), ByHand::listen().await);
+        let daemon = upstream.ready(&stage, "").await;
+        let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+        caller.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        drop(upstream);
+        let told = "WWW-Authenticate: Bearer realm=\"x\"\r\nX-Trace: 1";
+        let head = format!("HTTP/1.1 401 Unauthorized\r\n{told}\r\n{framing}\r\n\r\n");
+        peer.send(format!("{head}{first}").as_bytes()).await;
+        let head = caller.until("\r\n\r\n").await.expect("a head").to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 401 "), "{framing}: {head}");
+        assert!(head.contains("www-authenticate: bearer realm=\"x\"\r\n"), "{framing}: {head}");
+        assert!(head.contains("x-trace: 1\r\n") && !head.contains("bearerd-reason"), "{head}");
+        let _closed = peer.try_send(rest.as_bytes()).await;
+        let body = caller.until("mine").await.expect("all of it");
+        assert!(body.ends_with("mine"), "{framing}");
+        assert_eq!((stage.idp.token_requests(), counted(&daemon, "not_replayable").await), (2, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_leaves_in_the_middle_of_a_replay_is_counted_by_what_was_waited_for() {
+    let (stage, upstream) = (Stage::new(), ByHand::listen().await);
+    let daemon = upstream.ready(&stage, "wait_ms = 600_000").await;
+    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+    let get = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    caller.send(get).await.expect("sent");
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.send(REFUSED).await;
+    peer.head().await;
+    drop(caller);
+    let answer = async || counted(&daemon, "not_replayable").await == 1;
+    eventually("who waited for an answer is counted", answer).await;
+    let daemon = upstream.ready(&stage, "wait_ms = 600_000").await;
+    stage.idp.set_always(Some(Step::Hang));
+    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
+    caller.send(get).await.expect("sent");
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.send(REFUSED).await;
+    eventually("the refresh", async || stage.idp.token_requests() == 4).await;
+    drop(caller);
+    let token = async || counted(&daemon, "token_unavailable").await == 1;
+    eventually("who waited for a token is counted", token).await;
+    assert_eq!(daemon.metric("bearerd_replays_total", &[]).await as u64, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,18 +1,19 @@
 //! The same request once more: with a newer token after a refusal, or on a new connection after a
 //! pooled one turned out to be closed. Each request goes upstream at most twice.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::response;
 
-use super::{Answered, Exchange, Looked, WATCHDOG_SLACK, proof, reason};
+use super::first::First;
+use super::{Answered, Exchange, WATCHDOG_SLACK, proof, reason};
 use crate::clock::{Moment, monotonic};
 use crate::credential::{Held, Scheme};
-use crate::metrics::ReplayOutcome;
+use crate::metrics::{ReplayOutcome, RouteMetrics};
 use crate::proxy::challenge;
 use crate::proxy::reject::Reason;
-use crate::proxy::relay::Relay;
 use crate::proxy::replay::{Handle, Outbound};
 use crate::proxy::upstream::{Call, Failed};
 
@@ -21,6 +22,18 @@ use crate::proxy::upstream::{Call, Failed};
 const SETTLING: Duration = Duration::from_secs(1);
 /// The short pause.
 const SETTLING_PAUSE: Duration = Duration::from_millis(200);
+
+/// Counts, when it is dropped, what came of a refused token.
+struct Outcome {
+    metrics: Arc<RouteMetrics>,
+    so_far: ReplayOutcome,
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        self.metrics.replayed(self.so_far);
+    }
+}
 
 impl Exchange {
     /// The second and last try after a connection failed, on a new one.
@@ -68,53 +81,56 @@ impl Exchange {
         if !wants_nonce && !self.invites_new_token(&held, &first) {
             return Ok((first, call));
         }
-        let metrics = Arc::clone(&self.route().metrics);
+        let mut outcome = self.outcome(ReplayOutcome::TokenUnavailable);
         let Some(again) = self.body_again.take().filter(|body| body.again().is_some()) else {
             if !wants_nonce {
                 self.route().credential.nudge(held.generation);
             }
             let keeps_bodies = self.route().config.replay.body_bytes > 0;
-            metrics.replayed(if keeps_bodies && !self.sent_twice && self.upgrade.is_none() {
-                ReplayOutcome::BodyTooLarge
-            } else {
-                ReplayOutcome::NotReplayable
-            });
+            let outgrown = keeps_bodies && !self.sent_twice && self.upgrade.is_none();
+            outcome.so_far =
+                if outgrown { ReplayOutcome::BodyTooLarge } else { ReplayOutcome::NotReplayable };
             return Ok((first, call));
         };
         // RFC 9449 §9: a new proof for the same token, and no refresh.
         let newer = if wants_nonce { Some(held) } else { self.replacement(&held).await };
-        let Some(newer) = newer else {
-            metrics.replayed(ReplayOutcome::TokenUnavailable);
-            return Ok((first, call));
-        };
+        let Some(newer) = newer else { return Ok((first, call)) };
         let Some(body) = again.again() else {
-            metrics.replayed(ReplayOutcome::BodyTooLarge);
+            outcome.so_far = ReplayOutcome::BodyTooLarge;
             return Ok((first, call));
         };
-        // The first sending's connection may be used again only if it cannot take what is still to
-        // come of the body.
-        if again.is_read() {
-            Relay::drain(call);
-        } else {
-            drop(call);
-        }
-        self.looked = Looked::default();
+        let first = First::set_aside(first, mem::take(&mut self.looked), call, again.is_read());
+        drop(again);
         self.carry(newer);
-        let second = self.second(body).await;
-        metrics.replayed(match &second {
-            Ok((.., true)) => ReplayOutcome::Unauthorized,
-            Ok((.., false)) => ReplayOutcome::Succeeded,
-            Err(Reason::TokenUnavailable(_)) => ReplayOutcome::TokenUnavailable,
-            Err(_) => ReplayOutcome::NotReplayable,
-        });
-        second.map(|(head, call, _)| (head, call))
+        self.second(first, body, outcome).await
     }
 
-    /// The answer to the second sending, and whether it is a refusal too.
-    async fn second(&mut self, body: Outbound) -> Result<(response::Parts, Call, bool), Reason> {
-        let (head, mut call) = self.send(body).await?;
+    /// The second sending, as soon as there is a connection for it.
+    async fn second(&mut self, first: First, body: Outbound, mut outcome: Outcome) -> Answered {
+        outcome.so_far = ReplayOutcome::NotReplayable;
+        let lease = match self.lease().await {
+            Ok(lease) => lease,
+            Err(reason) => {
+                if matches!(reason, Reason::TokenUnavailable(_)) {
+                    outcome.so_far = ReplayOutcome::TokenUnavailable;
+                }
+                let (head, looked, call) = first.passed_on().ok_or(reason)?;
+                self.looked = looked;
+                return Ok((head, call));
+            }
+        };
+        // Its connection takes nothing more of the body.
+        drop(first);
+        let (head, mut call) = self.send_on(lease, body).await?;
         let refused = self.is_refused(&head) && self.says_expired(&head, &mut call).await?;
-        Ok((head, call, refused))
+        outcome.so_far =
+            if refused { ReplayOutcome::Unauthorized } else { ReplayOutcome::Succeeded };
+        Ok((head, call))
+    }
+
+    /// Counts what comes of a refused token: `so_far`, if its caller leaves before more is known.
+    fn outcome(&self, so_far: ReplayOutcome) -> Outcome {
+        Outcome { metrics: Arc::clone(&self.route().metrics), so_far }
     }
 
     /// Whether the refusal is of what was sent: of a token, by whatever word the route sends it.

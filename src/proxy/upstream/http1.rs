@@ -9,8 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::EXPECT;
-use http::{HeaderValue, Method, StatusCode, response};
+use http::{Method, StatusCode, response};
 use http_body::{Frame, SizeHint};
 use thiserror::Error;
 use tokio::time::{Instant, Sleep};
@@ -38,7 +37,7 @@ pub(in crate::proxy) const MAX_BUFFERED: usize = MAX_HEAD + MAX_READ;
 /// The most interim responses to one request.
 pub(super) const MAX_INTERIM: usize = 16;
 /// A body is sent without the upstream's word after this (RFC 9110 §10.1.1 leaves the time open).
-const CONTINUE: Duration = Duration::from_secs(1);
+pub(super) const CONTINUE: Duration = Duration::from_secs(1);
 
 /// What came is not HTTP/1, or not safely so.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -109,8 +108,7 @@ impl Call {
         slot: usize,
         pooled: bool,
     ) -> Self {
-        let expects = |line: &HeaderValue| line.as_bytes().eq_ignore_ascii_case(b"100-continue");
-        let held = request.headers.get(EXPECT).is_some_and(expects);
+        let held = request.expects_continue();
         let outbox = std::mem::take(&mut connection.outbox);
         let upload = Upload::new(request, body, held, outbox);
         Self {

@@ -5,7 +5,6 @@
 //! what is for them. Everything else happens here: nothing is taken of the caller's body but by
 //! polling the exchange.
 
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -16,9 +15,10 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, 
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, response};
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
 
-use super::http1::{MAX_INTERIM, Malformed};
-use super::{Failed, Outgoing, UpstreamError};
+use super::http1::{CONTINUE, MAX_INTERIM, Malformed};
+use super::{Failed, Outgoing, UpstreamError, over};
 use crate::proxy::replay::{BodyError, Outbound};
 
 mod shared;
@@ -50,6 +50,8 @@ struct Sent {
     head: ResponseFuture,
     interim: usize,
     early: Vec<response::Parts>,
+    /// Until when the body waits for the upstream's word.
+    hold: Option<Pin<Box<Sleep>>>,
     body: Option<Answer>,
     refused: bool,
     place: Place,
@@ -74,13 +76,19 @@ impl Call {
         pooled: bool,
     ) -> Self {
         let empty = body.is_end_stream();
-        let sent = match place.send(message(request, empty, scheme), empty) {
-            Ok((head, stream)) => {
-                let upload = Upload::new(stream, body);
-                let (interim, early) = (0, Vec::new());
-                let (broken, body, refused) = (None, None, false);
-                Ok(Sent { upload, broken, head, interim, early, body, refused, place })
-            }
+        let waits = !empty && request.expects_continue();
+        let sent = match place.send(message(request, empty, waits, scheme), empty) {
+            Ok((head, stream)) => Ok(Sent {
+                upload: Upload::new(stream, body, waits),
+                broken: None,
+                head,
+                interim: 0,
+                early: Vec::new(),
+                hold: None,
+                body: None,
+                refused: false,
+                place,
+            }),
             Err(error) => Err(Unsent { body, error: Some(error) }),
         };
         Self { sent, pooled }
@@ -95,7 +103,7 @@ impl Call {
             Ok(sent) => sent.poll_head(cx),
             Err(unsent) => {
                 let error = unsent.error.take().map(UpstreamError::Http2);
-                Poll::Ready(Err(error.unwrap_or_else(cut_short)))
+                Poll::Ready(Err(error.unwrap_or_else(over)))
             }
         }
     }
@@ -108,6 +116,11 @@ impl Call {
     /// True while it is the caller who has to go on: all that it sent is with the upstream.
     pub(super) fn awaits_caller(&self) -> bool {
         self.sent.as_ref().is_ok_and(|sent| sent.upload.awaits_body())
+    }
+
+    /// True if nobody has asked for the body, which its caller holds back.
+    pub(super) fn is_held(&self) -> bool {
+        self.sent.as_ref().is_ok_and(|sent| sent.upload.is_held())
     }
 
     /// What is known about how far the request came, after `error`.
@@ -162,11 +175,11 @@ impl Call {
 impl Sent {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, UpstreamError>> {
         let _ = self.poll_upload(cx);
+        self.hear_early(cx)?;
         // Nobody wants the answer to half a request.
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Err(UpstreamError::Caller(error)));
         }
-        self.hear_early(cx)?;
         if !self.early.is_empty() {
             // What comes next may be the final head: these are passed on before it.
             cx.waker().wake_by_ref();
@@ -196,7 +209,10 @@ impl Sent {
             if self.interim > MAX_INTERIM {
                 return Err(Malformed("too many interim responses"));
             }
-            if response.status() != StatusCode::CONTINUE {
+            if response.status() == StatusCode::CONTINUE {
+                self.upload.go_on();
+                let _ = self.poll_upload(cx);
+            } else {
                 self.early.push(response.into_parts().0);
             }
         }
@@ -204,6 +220,12 @@ impl Sent {
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.upload.is_held() {
+            let hold = self.hold.get_or_insert_with(|| Box::pin(tokio::time::sleep(CONTINUE)));
+            if hold.as_mut().poll(cx).is_ready() {
+                self.upload.go_on();
+            }
+        }
         if let Err(error) = ready!(self.upload.poll(cx)) {
             self.broken = Some(error);
         }
@@ -267,19 +289,18 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn cut_short() -> UpstreamError {
-    UpstreamError::Broken(io::ErrorKind::UnexpectedEof.into())
-}
-
 /// RFC 9113 §8.3.1: the target in pseudo-fields, and no field of the connection's own (§8.2.2).
-fn message(request: &Outgoing, empty: bool, scheme: &Scheme) -> Request<()> {
+fn message(request: &Outgoing, empty: bool, waits: bool, scheme: &Scheme) -> Request<()> {
     let mut message = Request::new(());
     *message.method_mut() = request.method.clone();
     *message.version_mut() = Version::HTTP_2;
     let mut headers = request.headers.clone();
-    // Nobody waits for the upstream's word here, so it is not asked for one.
-    for name in [CONNECTION, EXPECT, TRANSFER_ENCODING, UPGRADE] {
+    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
+    }
+    // RFC 9110 §10.1.1: whoever does not wait for the upstream's word does not ask for it.
+    if !waits {
+        headers.remove(EXPECT);
     }
     // RFC 9110 §8.6: of these methods a body is expected, so that there is none is said.
     if empty && matches!(request.method, Method::POST | Method::PUT | Method::PATCH) {

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -17,10 +17,10 @@ use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Ping, SendStream};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{UpstreamError, cut_short};
+use super::{UpstreamError, over};
 use crate::clock::monotonic;
 use crate::dial::{DialError, Stream};
 
@@ -35,8 +35,10 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 /// What one request may have handed over before it is written, and one frame beyond that.
 const SEND_BUFFER: usize = 64 << 10;
-/// So many streams that were reset are remembered for a while, since more may come for them.
+/// So many streams that were reset are remembered, since more may come for them.
 const RESET_STREAMS: usize = 16 * STREAMS as usize;
+/// For so long (RFC 9113 §5.1): a round trip, and what an upstream under load takes to look.
+const RESET_MEMORY: Duration = Duration::from_secs(10);
 /// The largest head of a response.
 const MAX_HEAD: u32 = 64 << 10;
 /// What is read ahead of the caller, or kept to be written, at most, of one request. Small frames take
@@ -51,6 +53,9 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const PINGS: u32 = 2;
 /// How far apart the later questions are.
 const PING_SELDOM: Duration = Duration::from_secs(310);
+/// Who opens a connection takes a place on another one only if it takes longer than this. The connection
+/// is wanted, and where places become free all the time it would never come about.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// A connection without requests is closed after this.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(55);
 
@@ -71,6 +76,8 @@ struct Load {
     heard: AtomicBool,
     /// It has refused a request.
     retired: AtomicBool,
+    /// Those who may be waiting for a place on it.
+    waiting: Arc<Waiting>,
 }
 
 /// One upstream's.
@@ -142,6 +149,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.load.open.fetch_sub(1, Relaxed);
+        self.load.waiting.freed.notify_one();
     }
 }
 
@@ -170,6 +178,8 @@ pub(in super::super) fn waiting(slot: usize) -> Arc<Waiting> {
 pub(in super::super) struct Waiting {
     /// While one does: why it could not, in the end.
     opening: Mutex<Option<watch::Receiver<Failure>>>,
+    /// A request on one of the connections is over: one of them is to look there.
+    freed: Notify,
 }
 
 type Failure = Option<Arc<UpstreamError>>;
@@ -184,6 +194,9 @@ impl Waiting {
         opening: impl Future<Output = Result<T, UpstreamError>>,
     ) -> Result<T, UpstreamError> {
         let turn = loop {
+            // What becomes free from now on is heard of.
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
             if let Some(present) = present() {
                 return present;
             }
@@ -191,8 +204,12 @@ impl Waiting {
                 Ok(turn) => break turn,
                 Err(others) => others,
             };
+            let over = tokio::select! {
+                over = timeout_at(deadline, others.changed()) => over,
+                () = freed => continue,
+            };
             // It is over without a word when there is a connection, or when who opens it gives up.
-            let failed = match timeout_at(deadline, others.changed()).await {
+            let failed = match over {
                 Err(_) => Some(DialError::Timeout.into()),
                 Ok(Ok(())) => others.borrow().clone().map(UpstreamError::Shared),
                 Ok(Err(_)) => None,
@@ -202,7 +219,10 @@ impl Waiting {
                 return present().unwrap_or(Err(error));
             }
         };
-        let opened = opening.await.map_err(Arc::new);
+        let opened = tokio::select! {
+            opened = opening => opened.map_err(Arc::new),
+            present = self.impatient(&mut present) => return present,
+        };
         if let Err(error) = &opened {
             turn.failure.send_replace(Some(Arc::clone(error)));
             if let Some(present) = present() {
@@ -210,6 +230,22 @@ impl Waiting {
             }
         }
         opened.map_err(UpstreamError::Shared)
+    }
+
+    /// What is `present` at last, after [`PATIENCE`].
+    async fn impatient<T>(
+        &self,
+        present: &mut impl FnMut() -> Option<Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
+        tokio::time::sleep(PATIENCE).await;
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if let Some(present) = present() {
+                return present;
+            }
+            freed.await;
+        }
     }
 
     /// The turn to open a connection, or whose it is.
@@ -247,7 +283,7 @@ pub(in super::super) async fn open(
 ) -> Result<Place, UpstreamError> {
     let greeted = timeout_at(deadline, greet(stream)).await;
     let (sender, connection) = greeted.map_err(|_| DialError::Timeout)??;
-    let load = Arc::new(Load::default());
+    let load = Arc::new(Load { waiting: waiting(slot), ..Load::default() });
     // Its error is every request's on it.
     tokio::spawn(drive(connection, Arc::clone(&load)));
     let shared = Shared { sender, load, used_at: now, good_until };
@@ -274,13 +310,14 @@ where
         // Callers may leave whenever they like: what still comes for them, and what is malformed of one
         // answer, is no fault of the connection and of the others on it.
         .max_concurrent_reset_streams(RESET_STREAMS)
+        .reset_stream_duration(RESET_MEMORY)
         .max_local_error_reset_streams(None)
         // Until its settings have come.
         .initial_max_send_streams(0)
         .handshake(io);
     let (sender, mut connection) = greeting.await.map_err(UpstreamError::Http2)?;
     poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Err(cut_short())),
+        Poll::Ready(Ok(())) => Poll::Ready(Err(over())),
         Poll::Ready(Err(error)) => Poll::Ready(Err(UpstreamError::Http2(error))),
         Poll::Pending if sender.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
@@ -449,6 +486,29 @@ mod tests {
             }
             assert_eq!(openings.load(Relaxed), round);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_takes_a_place_that_becomes_free_and_who_opens_does_so_if_that_takes_long() {
+        let (waiting, places) = (Waiting::default(), AtomicUsize::new(0));
+        let present = || {
+            let taken = places.fetch_update(Relaxed, Relaxed, |places| places.checked_sub(1));
+            taken.is_ok().then_some(Ok(Instant::now()))
+        };
+        let begun = Instant::now();
+        let deadline = begun + HOUR;
+        let ask = || waiting.take_turns(deadline, present, std::future::pending());
+        let free = async {
+            for _ in 0..3 {
+                sleep(PATIENCE / 4).await;
+                places.fetch_add(1, Relaxed);
+                waiting.freed.notify_one();
+            }
+        };
+        let (opens, first, second, ()) = tokio::join!(ask(), ask(), ask(), free);
+        let waited = |placed: Result<Instant, UpstreamError>| placed.unwrap() - begun;
+        assert_eq!((waited(first), waited(second)), (PATIENCE / 4, PATIENCE / 2));
+        assert_eq!(waited(opens), PATIENCE, "the third place");
     }
 
     #[tokio::test(start_paused = true)]

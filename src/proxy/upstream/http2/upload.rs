@@ -23,6 +23,8 @@ pub(super) struct Upload<B = Outbound> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// The head only, until the upstream wants the body.
+    Held,
     Streaming,
     /// All of it is the connection's to send.
     Sent,
@@ -31,20 +33,27 @@ enum State {
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Upload<B> {
-    pub(super) fn new(stream: SendStream<Bytes>, body: B) -> Self {
-        let state = if body.is_end_stream() { State::Sent } else { State::Streaming };
-        let has_body = state == State::Streaming;
+    /// `body` on `stream`. If it is to be `held`, it waits for [`Self::go_on`].
+    pub(super) fn new(stream: SendStream<Bytes>, body: B, held: bool) -> Self {
+        let has_body = !body.is_end_stream();
+        let state = match (has_body, held) {
+            (false, _) => State::Sent,
+            (true, true) => State::Held,
+            (true, false) => State::Streaming,
+        };
         let body = has_body.then_some(body);
         Self { stream, body, waiting: None, state, has_body }
     }
 
     /// Sends what can be sent; ready when there is no more to come. The error is the caller's.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        while self.state == State::Streaming {
+        while self.is_streaming() {
             // RFC 9113 §8.1: an upstream may answer and then ask for no more; what its reset means
             // for the answer is seen there.
             if self.stream.poll_reset(cx).is_ready() {
                 self.state = State::GivenUp;
+            } else if self.is_held() {
+                return Poll::Pending;
             } else if self.waiting.is_some() {
                 ready!(self.poll_window(cx));
             } else {
@@ -120,14 +129,26 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Upload<B> {
 }
 
 impl<B> Upload<B> {
+    /// The upstream wants the body (RFC 9110 §10.1.1).
+    pub(super) fn go_on(&mut self) {
+        if self.is_held() {
+            self.state = State::Streaming;
+        }
+    }
+
+    /// True while the body waits for that.
+    pub(super) fn is_held(&self) -> bool {
+        self.state == State::Held
+    }
+
     /// True while there is more to come.
     pub(super) fn is_streaming(&self) -> bool {
-        self.state == State::Streaming
+        matches!(self.state, State::Held | State::Streaming)
     }
 
     /// True while more of the body has to come, and all that came has been handed over.
     pub(super) fn awaits_body(&self) -> bool {
-        self.is_streaming() && self.waiting.is_none()
+        self.state == State::Streaming && self.waiting.is_none()
     }
 
     /// True if there was a body: of what was handed over, nobody knows whether it was written.
