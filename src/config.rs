@@ -112,6 +112,8 @@ pub struct Limits {
     pub replay_bytes: usize,
     /// Requests at the same time on one HTTP/2 connection.
     pub http2_streams: u32,
+    /// Requests at the same time on all HTTP/2 connections; further ones are refused.
+    pub http2_requests: usize,
     /// HTTP/2 streams that a caller may reset before they were looked at (CVE-2023-44487), and that
     /// its errors may make us reset, before its connection is closed.
     pub http2_resets: usize,

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 mod alarm;
+pub mod budget;
 pub mod challenge;
 mod connection;
 mod exchange;

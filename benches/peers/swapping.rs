@@ -15,9 +15,9 @@ use bearerd::config::{self, Config};
 use bearerd::credential::{Credential, Publisher, publish};
 use bearerd::dial::Peer;
 use bearerd::metrics::Metrics;
+use bearerd::proxy::budget::Budget;
 use bearerd::proxy::listener::{Bound, Worker};
 use bearerd::proxy::reject::Reason;
-use bearerd::proxy::replay::Budget;
 use bearerd::proxy::route::{Route, Routes, own_hosts};
 use bearerd::proxy::upstream::{Terms, Upstream};
 use bearerd::secret::Secret;
@@ -94,7 +94,8 @@ fn routes(config: &Config, credential: Credential) -> Result<Routes, Box<dyn Err
         keys: None,
         peer_uids: Vec::new(),
         tls: None,
-        budget: Arc::new(Budget::new(limits.replay_bytes)),
+        copies: Arc::new(Budget::new(limits.replay_bytes)),
+        http2_requests: Arc::new(Budget::new(limits.http2_requests)),
         refused: Reason::WORDS.map(|word| metrics.refused(word)),
         routes: vec![Arc::new(Route {
             upstream: Arc::new(Upstream::new(&peer, terms)),

@@ -99,14 +99,20 @@ fn memory(config: &Config) -> String {
     let kib = |bytes: usize| bytes.div_ceil(1 << 10);
     format!(
         "memory under attack, at most: {} MiB = {} + {} for replays + {} connections x {} KiB\n\
-         if all of those speak HTTP/2: {} MiB, {} KiB each\n",
+         if all of those speak HTTP/2: {} MiB = {} + {} for replays + {} connections x {} KiB \
+         + {} requests x {} KiB\n",
         mib(footprint.with_http1()),
         mib(footprint.base),
         mib(footprint.copies),
         footprint.connections,
         kib(footprint.http1),
         mib(footprint.with_http2()),
+        mib(footprint.base),
+        mib(footprint.copies),
+        footprint.connections,
         kib(footprint.http2),
+        footprint.requests,
+        kib(footprint.request),
     )
 }
 

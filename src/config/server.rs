@@ -90,6 +90,7 @@ fn default() -> ServerConfig {
             idle_time: Duration::from_mins(1),
             replay_bytes: 64 << 20,
             http2_streams: 100,
+            http2_requests: 10_000,
             http2_resets: 64,
         },
     }
@@ -214,6 +215,7 @@ fn limits(item: &Item<'_>) -> Option<Limits> {
     let idle_time = seconds("idle_seconds", limit.idle_time);
     let replay_bytes = size("replay_bytes", limit.replay_bytes, 0..=1 << 40);
     let http2_streams = number(&section, "http2_streams", limit.http2_streams.into(), 1..=10_000);
+    let http2_requests = size("http2_requests", limit.http2_requests, 1..=1_000_000);
     let http2_resets = size("http2_resets", limit.http2_resets, 1..=10_000);
     section.finish();
     Some(Limits {
@@ -225,6 +227,7 @@ fn limits(item: &Item<'_>) -> Option<Limits> {
         idle_time: idle_time?,
         replay_bytes: replay_bytes?,
         http2_streams: u32::try_from(http2_streams?).ok()?,
+        http2_requests: http2_requests?,
         http2_resets: http2_resets?,
     })
 }

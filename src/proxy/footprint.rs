@@ -2,8 +2,12 @@
 //!
 //! It is what connections come to if all of them do harm at once, in both directions: usual ones take
 //! a small part of it, an idle one 4 to 9 KiB. Every term is room that somebody can fill.
+//!
+//! An HTTP/1 connection has one request at a time. In HTTP/2 what is large is the requests, of which
+//! there may be so many over all connections.
 
-use super::connection::http2::{SEND_BUFFER, max_unread};
+use super::connection::http2::{MAX_UNREAD, SEND_BUFFER};
+use super::exchange::first;
 use super::replay::PIECE;
 use super::upstream::{http1, http2};
 use crate::config::{Config, Limits, Listen, RouteConfig};
@@ -14,6 +18,8 @@ const BASE: usize = 32 << 20;
 const TLS: usize = 96 << 10;
 /// Futures, maps of fields, what the allocator cannot use.
 const OVERHEAD: usize = 64 << 10;
+/// A request that was turned away, and the answer to it that its caller does not take.
+const TURNED_AWAY: usize = 4 << 10;
 
 /// Bytes that can be in use at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +28,16 @@ pub struct Footprint {
     pub base: usize,
     /// For each HTTP/1 connection, with the request on it.
     pub http1: usize,
-    /// For each HTTP/2 connection, with all the requests on it.
+    /// For each HTTP/2 connection, without the requests on it.
     pub http2: usize,
+    /// For each request over HTTP/2.
+    pub request: usize,
     /// Copies kept for replays, over all requests.
     pub copies: usize,
     /// Connections.
     pub connections: usize,
+    /// Requests over HTTP/2, on all connections.
+    pub requests: usize,
 }
 
 impl Footprint {
@@ -43,15 +53,19 @@ impl Footprint {
         // Beside all that: what a stream has brought and nobody has taken yet, and what waits for it.
         let shares = config.routes.iter().any(may_speak_http2);
         let of_streams = if shares { http2::MAX_BUFFERED } else { 0 };
-        let call = asking(limits).max(answering(limits)) + of_upstreams + of_streams;
-        let streams = limits.http2_streams as usize;
-        let stream = call + SEND_BUFFER + OVERHEAD;
+        let of_calls = of_upstreams + of_streams + OVERHEAD;
+        let (asking, streams) = (asking(limits), limits.http2_streams as usize);
+        let http1 = blocks_of_caller(limits) + asking.max(answering(limits));
+        let request = MAX_UNREAD + asking.max(answering_http2(limits));
+        let heads = heads_of_caller(limits) + streams * TURNED_AWAY;
         Self {
             base: BASE,
-            http1: blocks_of_caller(limits) + call + OVERHEAD + of_callers,
-            http2: max_unread(limits.http2_streams) + streams * stream + of_callers,
+            http1: http1 + of_calls + of_callers,
+            http2: heads + OVERHEAD + of_callers,
+            request: request + of_calls,
             copies: limits.replay_bytes,
             connections: limits.connections,
+            requests: limits.http2_requests.min(limits.connections.saturating_mul(streams)),
         }
     }
 
@@ -64,7 +78,8 @@ impl Footprint {
     /// All of it, if all callers speak HTTP/2.
     #[must_use]
     pub fn with_http2(&self) -> usize {
-        self.base + self.copies + self.connections.saturating_mul(self.http2)
+        let requests = self.requests.saturating_mul(self.request);
+        self.base + self.copies + self.connections.saturating_mul(self.http2) + requests
     }
 }
 
@@ -74,10 +89,16 @@ fn blocks_of_caller(limits: &Limits) -> usize {
     3 * limits.head_bytes
 }
 
+/// h2 has of an HTTP/2 caller a head that is not whole yet, as it comes in and as fields, and the room
+/// in which it wrote the largest of ours.
+fn heads_of_caller(limits: &Limits) -> usize {
+    2 * limits.head_bytes + http1::MAX_HEAD
+}
+
 /// Until the response has begun: the request's fields, the same as they are written, a piece of a copy
-/// that is sent again, and the response's head as it comes in.
+/// that is sent again, what is kept of a first answer, and the response's head as it comes in.
 fn asking(limits: &Limits) -> usize {
-    2 * limits.head_bytes + PIECE + http1::MAX_BUFFERED
+    2 * limits.head_bytes + PIECE + first::MAX_BYTES + http1::MAX_READ + http1::MAX_BUFFERED
 }
 
 /// From then on: what is still written of the request, the response's head as it is written, and what
@@ -86,6 +107,12 @@ fn asking(limits: &Limits) -> usize {
 fn answering(limits: &Limits) -> usize {
     let held = limits.head_bytes + http1::MAX_READ;
     limits.head_bytes + PIECE + http1::MAX_HEAD + 2 * held + http1::MAX_READ
+}
+
+/// The same in HTTP/2, where h2 holds the response: its head, less than its buffer and one frame more,
+/// the next frame, and the one that is read.
+fn answering_http2(limits: &Limits) -> usize {
+    limits.head_bytes + PIECE + http1::MAX_HEAD + SEND_BUFFER + 3 * http1::MAX_READ
 }
 
 fn may_speak_http2(route: &RouteConfig) -> bool {
@@ -120,7 +147,8 @@ mod tests {
         let http2 = footprint("", "upstream = \"http://127.0.0.1:1\"\nhttp2 = true");
         assert_eq!(either.http1, tls.http1 + http2::MAX_BUFFERED);
         assert_eq!(http2.http1, plain.http1 + http2::MAX_BUFFERED);
-        assert_eq!(http2.http2, plain.http2 + 100 * http2::MAX_BUFFERED);
+        assert_eq!(http2.http2, plain.http2);
+        assert_eq!(http2.request, plain.request + http2::MAX_BUFFERED);
     }
 
     #[test]
@@ -131,7 +159,12 @@ mod tests {
         assert_eq!(with("connections = 10").connections, 10);
         assert_eq!(with("replay_bytes = 0").copies, 0);
         assert!(with("head_bytes = 8192").http1 < usual.http1 * 2 / 3);
-        assert!(with("http2_streams = 10").http2 < usual.http2 / 5);
+        assert!(with("http2_streams = 10").http2 < usual.http2);
+        assert_eq!(with("http2_requests = 10").requests, 10);
+        let few = with("connections = 2, http2_streams = 3");
+        assert_eq!(few.requests, 6, "there cannot be more");
         assert_eq!(usual.with_http1(), usual.base + usual.copies + 10_000 * usual.http1);
+        let each = usual.http2 + usual.request;
+        assert_eq!(usual.with_http2(), usual.base + usual.copies + 10_000 * each);
     }
 }

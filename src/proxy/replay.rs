@@ -5,7 +5,6 @@
 //! then the rest of the stream.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -14,51 +13,12 @@ use http::{HeaderMap, HeaderName, Version};
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
+use super::budget::Budget;
 use super::hop;
 use super::inbound::Inbound;
 
 /// So much of a copy is in memory a second time while it is sent again.
 pub(super) const PIECE: usize = 16 << 10;
-
-/// Bytes that all copies together may hold.
-pub struct Budget {
-    limit: AtomicUsize,
-    held: AtomicUsize,
-}
-
-impl Budget {
-    /// At most `limit` bytes.
-    #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { limit: AtomicUsize::new(limit), held: AtomicUsize::new(0) }
-    }
-
-    /// At most `limit` bytes from now on. Copies that are there stay; while they hold more than
-    /// that, none grows.
-    pub fn resize(&self, limit: usize) {
-        self.limit.store(limit, Ordering::Relaxed);
-    }
-
-    /// Bytes that copies hold now.
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    /// True if there was room for `bytes` more, which are held from now on.
-    fn take(&self, bytes: usize) -> bool {
-        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
-        let fits = held.saturating_add(bytes) <= self.limit.load(Ordering::Relaxed);
-        if !fits {
-            self.give_back(bytes);
-        }
-        fits
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
 
 /// What was read of a body. It takes from the budget what it takes of memory: its capacity.
 #[derive(Default)]

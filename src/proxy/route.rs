@@ -9,10 +9,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use prometheus::IntCounter;
 
+use super::budget::Budget;
 use super::hop;
 use super::key::CallerKeys;
 use super::reject::Reason;
-use super::replay::Budget;
 use super::upstream::Upstream;
 use crate::config::{Limits, RouteConfig};
 use crate::credential::Credential;
@@ -85,8 +85,10 @@ pub struct Routes {
     pub peer_uids: Vec<u32>,
     /// For TLS listeners.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// For the copies of request bodies.
-    pub budget: Arc<Budget>,
+    /// Bytes for the copies of request bodies.
+    pub copies: Arc<Budget>,
+    /// Requests over HTTP/2.
+    pub http2_requests: Arc<Budget>,
     /// By [`Reason::index`].
     pub refused: [IntCounter; Reason::WORDS.len()],
 }

@@ -12,9 +12,9 @@ use crate::config::{Config, RouteConfig, UpstreamConfig};
 use crate::credential::Credential;
 use crate::dial::{Address, Peer};
 use crate::metrics::{Metrics, RouteMetrics};
+use crate::proxy::budget::Budget;
 use crate::proxy::key::CallerKeys;
 use crate::proxy::reject::Reason;
-use crate::proxy::replay::Budget;
 use crate::proxy::route::{Route, Routes, own_hosts};
 use crate::proxy::upstream::{Terms, Upstream};
 use crate::secret::{Fingerprint, SecretError};
@@ -50,7 +50,9 @@ pub(super) struct Wiring {
     upstreams: HashMap<UpstreamKey, Arc<Upstream>>,
     route_metrics: HashMap<String, Arc<RouteMetrics>>,
     /// Copies that are kept while the configuration changes count on.
-    budget: Arc<Budget>,
+    copies: Arc<Budget>,
+    /// So do requests.
+    http2_requests: Arc<Budget>,
 }
 
 /// The same peer, verified with the same files, connected to in the same time.
@@ -64,8 +66,8 @@ impl Wiring {
         // Unlike that of any other process, or two sidecars in a row would look like a loop.
         let pseudonym = format!("bearerd-{:08x}", fastrand::u32(..));
         let (upstreams, route_metrics) = (HashMap::new(), HashMap::new());
-        let budget = Arc::new(Budget::new(0));
-        Self { metrics, addresses, pseudonym, upstreams, route_metrics, budget }
+        let [copies, http2_requests] = [0; 2].map(|none| Arc::new(Budget::new(none)));
+        Self { metrics, addresses, pseudonym, upstreams, route_metrics, copies, http2_requests }
     }
 
     /// What of `config` can fail, before anything is touched.
@@ -126,7 +128,8 @@ impl Wiring {
                 credential_metrics: self.metrics.credential(&route.credential),
             }));
         }
-        self.budget.resize(config.server.limits.replay_bytes);
+        self.copies.resize(config.server.limits.replay_bytes);
+        self.http2_requests.resize(config.server.limits.http2_requests);
         let mut hosts = own_hosts(&self.addresses);
         hosts.extend(config.server.allowed_hosts.iter().cloned());
         Routes {
@@ -139,7 +142,8 @@ impl Wiring {
             peer_uids: config.server.peer_uids.clone(),
             keys: prepared.keys,
             tls: prepared.tls,
-            budget: Arc::clone(&self.budget),
+            copies: Arc::clone(&self.copies),
+            http2_requests: Arc::clone(&self.http2_requests),
             refused: Reason::WORDS.map(|word| self.metrics.refused(word)),
         }
     }

@@ -15,10 +15,11 @@ head_seconds = 0
 idle_seconds = 0
 replay_bytes = -1
 http2_streams = 0
+http2_requests = 0
 http2_resets = 0
 
 [credentials.orders]"), @"
-    9 problems in HOME/bearerd.toml:
+    10 problems in HOME/bearerd.toml:
       line 6: server.limits.connections: is 0; write a whole number from 1 to 1000000
       line 7: server.limits.head_bytes: is 8191; write a whole number from 8192 to 1048576
       line 8: server.limits.head_fields: is 0; write a whole number from 1 to 1000
@@ -27,7 +28,8 @@ http2_resets = 0
       line 11: server.limits.idle_seconds: is 0; write a whole number from 1 to 86400
       line 12: server.limits.replay_bytes: is -1; write a whole number from 0 to 1099511627776
       line 13: server.limits.http2_streams: is 0; write a whole number from 1 to 10000
-      line 14: server.limits.http2_resets: is 0; write a whole number from 1 to 10000
+      line 14: server.limits.http2_requests: is 0; write a whole number from 1 to 1000000
+      line 15: server.limits.http2_resets: is 0; write a whole number from 1 to 10000
     ");
 }
 
@@ -42,10 +44,11 @@ head_seconds = 86_401
 idle_seconds = 86_401
 replay_bytes = 1_099_511_627_777
 http2_streams = 10_001
+http2_requests = 1_000_001
 http2_resets = 10_001
 
 [credentials.orders]"), @"
-    9 problems in HOME/bearerd.toml:
+    10 problems in HOME/bearerd.toml:
       line 6: server.limits.connections: is 1000001; write a whole number from 1 to 1000000
       line 7: server.limits.head_bytes: is 1048577; write a whole number from 8192 to 1048576
       line 8: server.limits.head_fields: is 1001; write a whole number from 1 to 1000
@@ -54,7 +57,8 @@ http2_resets = 10_001
       line 11: server.limits.idle_seconds: is 86401; write a whole number from 1 to 86400
       line 12: server.limits.replay_bytes: is 1099511627777; write a whole number from 0 to 1099511627776
       line 13: server.limits.http2_streams: is 10001; write a whole number from 1 to 10000
-      line 14: server.limits.http2_resets: is 10001; write a whole number from 1 to 10000
+      line 14: server.limits.http2_requests: is 1000001; write a whole number from 1 to 1000000
+      line 15: server.limits.http2_resets: is 10001; write a whole number from 1 to 10000
     ");
 }
 

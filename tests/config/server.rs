@@ -106,7 +106,7 @@ body_bytes = 100
 
 [credentials.orders]"), @"
     1 problem in HOME/bearerd.toml:
-      line 6: server.limits.body_bytes: unknown key; known here: connections, head_bytes, head_fields, head_seconds, http2_resets, http2_streams, idle_seconds, replay_bytes, target_bytes
+      line 6: server.limits.body_bytes: unknown key; known here: connections, head_bytes, head_fields, head_seconds, http2_requests, http2_resets, http2_streams, idle_seconds, replay_bytes, target_bytes
     ");
 }
 

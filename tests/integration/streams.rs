@@ -210,6 +210,20 @@ async fn the_end_of_an_answer_that_its_caller_takes_late_is_not_lost_at_a_stop()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_taken_yet_counts_among_the_requests() {
+    let stage = Stage::new();
+    let limits = "limits = { http2_requests = 1 }";
+    let (daemon, mut raw) = with_a_small_window(&stage, limits).await;
+    let mut other = Raw::greet(daemon.proxy).await;
+    other.send(&get(1, "/")).await;
+    assert_eq!(other.answer(1).await, Seen::Status(503));
+    raw.send(&window(999)).await;
+    assert_eq!(body(&mut raw).await.len(), 999);
+    other.send(&get(3, "/")).await;
+    assert_eq!(other.answer(3).await, Seen::Status(200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_takes_its_answer_slowly_is_not_idle() {
     let stage = Stage::new();
     let (_daemon, mut raw) = with_a_small_window(&stage, "limits = { idle_seconds = 4 }").await;

@@ -1,11 +1,12 @@
 //! HTTP/2: hyper's server, and a timer for each request instead of one for the connection.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -14,20 +15,29 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 mod heads;
 mod load;
+mod shares;
 mod streams;
 
 use heads::Heads;
 use load::Load;
+use shares::Shares;
 use streams::Streams;
 
 use super::Served;
 use crate::clock::monotonic;
+use crate::proxy::exchange::turn_away;
 use crate::proxy::handle;
+use crate::proxy::reject::Reason;
+use crate::proxy::relay::Downstream;
+use crate::proxy::route::Routes;
 use crate::proxy::watchdog::Watchdog;
 use crate::proxy::wire::Wire;
 
 /// What one stream may send before we have read it.
 const WINDOW: u32 = 128 << 10;
+/// What h2 may hold of one request: its window, and for small frames, which take more room than they
+/// bring, half as much again.
+pub(in crate::proxy) const MAX_UNREAD: usize = WINDOW as usize * 3 / 2;
 /// RFC 9113 §6.9.1.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// What one stream may have written of its response before the caller takes it.
@@ -41,13 +51,6 @@ fn connection_window(streams: u32) -> u32 {
     WINDOW.saturating_mul(streams).min(MAX_WINDOW)
 }
 
-/// What h2 may hold of the requests on a connection: its window, and for small frames, which take more
-/// room than they bring, half as much again.
-pub(in crate::proxy) fn max_unread(streams: u32) -> usize {
-    let window = connection_window(streams) as usize;
-    window + window / 2
-}
-
 /// Serves HTTP/2 on `io`.
 pub(super) async fn serve<I>(io: I, served: Served)
 where
@@ -56,16 +59,26 @@ where
     let Served { routes, drain } = served;
     let limits = routes.borrow().limits;
     let load = Load::default();
-    let streams = Streams::default();
-    let (of_requests, begun) = (load.clone(), streams.clone());
+    let (streams, shares) = (Streams::default(), Shares::default());
+    let (of_requests, begun, left) = (load.clone(), streams.clone(), shares.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let routes = Arc::clone(&routes.borrow());
         let dog = Watchdog::new(monotonic(), limits.idle_time, limits.head_time);
         let wire = Arc::new(Wire::new(dog));
-        let answer = handle(routes, Arc::clone(&wire), request);
-        begun.begin(wire, of_requests.request());
+        let share = routes.http2_requests.one().map(Arc::new);
+        begun.begin(Arc::clone(&wire), of_requests.request(), left.keep(share.clone()));
+        let answer = match &share {
+            Some(_) => Ok(handle(routes, wire, request)),
+            None => Err(too_many(&routes)),
+        };
         let load = of_requests.clone();
-        async move { Ok::<_, Infallible>(answer.await.map(|body| load.answer(body))) }
+        async move {
+            let answer = match answer {
+                Ok(answer) => answer.await,
+                Err(refusal) => *refusal,
+            };
+            Ok::<_, Infallible>(answer.map(|body| load.answer(body, share)))
+        }
     });
     let io = TokioIo::new(Heads::new(io, limits.head_time, load.clone()));
     let connection = http2::Builder::new(streams)
@@ -83,17 +96,24 @@ where
     let mut connection = pin!(connection);
     // An error is the caller's: it broke off, or did what HTTP/2 forbids and has been told so.
     tokio::select! {
-        _ = &mut connection => return,
+        _ = poll_fn(|cx| shares.written(&load, || connection.as_mut().poll(cx))) => return,
         () = drain.wait() => {}
         () = idle(&load, limits.idle_time) => {}
     }
     connection.as_mut().graceful_shutdown();
     // hyper ends the connection once its caller has answered, which it may never do.
     tokio::select! {
-        _ = connection => {}
+        _ = poll_fn(|cx| shares.written(&load, || connection.as_mut().poll(cx))) => {}
         () = gone(&load) => {}
         () = idle(&load, limits.idle_time) => {}
     }
+}
+
+/// The answer to a request beyond what all connections may have at once.
+fn too_many(routes: &Routes) -> Box<Response<Downstream>> {
+    let limit = routes.limits.http2_requests;
+    tracing::warn!(limit, "too many requests over HTTP/2: one was turned away");
+    Box::new(turn_away(routes, Reason::Overloaded))
 }
 
 /// Returns a while after nothing is under way any more.

@@ -9,7 +9,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use bearerd::proxy::replay::{Budget, Handle, Outbound};
+use bearerd::proxy::budget::Budget;
+use bearerd::proxy::replay::{Handle, Outbound};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use http_body::{Body, Frame, SizeHint};

@@ -9,8 +9,8 @@ use bearerd::config::{self, RouteConfig};
 use bearerd::credential::publish;
 use bearerd::dial::{Address, Peer};
 use bearerd::metrics::Metrics;
+use bearerd::proxy::budget::Budget;
 use bearerd::proxy::reject::Reason;
-use bearerd::proxy::replay::Budget;
 use bearerd::proxy::route::{Route, Routes, own_hosts};
 use bearerd::proxy::upstream::{Terms, Upstream};
 use http::header::{HOST, ORIGIN};
@@ -56,7 +56,8 @@ fn routes() -> Routes {
         keys: None,
         peer_uids: Vec::new(),
         tls: None,
-        budget: Arc::new(Budget::new(limits.replay_bytes)),
+        copies: Arc::new(Budget::new(limits.replay_bytes)),
+        http2_requests: Arc::new(Budget::new(limits.http2_requests)),
         refused: Reason::WORDS.map(|word| metrics.refused(word)),
     }
 }

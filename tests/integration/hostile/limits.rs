@@ -6,7 +6,7 @@ use emulator::client::{Answer, Client};
 use emulator::{Reply, Step};
 use serde_json::json;
 
-use super::frames::{RST_STREAM, Raw, Seen, frame, get, post};
+use super::frames::{DATA, END_STREAM, RST_STREAM, Raw, Seen, frame, get, post};
 use crate::stage::{Gate, Stage};
 use crate::support::{Daemon, eventually, request};
 
@@ -100,6 +100,35 @@ async fn streams_and_resets_of_http2_are_bounded_as_configured() {
     };
     raw.send(&(0..200).flat_map(cancelled).collect::<Vec<_>>()).await;
     assert_eq!(raw.verdict(0).await, Seen::GoAway(11), "ENHANCE_YOUR_CALM");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_over_http2_are_bounded_over_all_connections() {
+    let stage = Stage::new();
+    let daemon = Daemon::start_with(&stage.home, &limited(&stage, "http2_requests = 2", ""));
+    daemon.ready().await;
+    let mut first = Raw::greet(daemon.proxy).await;
+    let mut second = Raw::greet(daemon.proxy).await;
+    for raw in [&mut first, &mut second] {
+        raw.send(&post(1, "/in", &[])).await;
+    }
+    let both = async || daemon.metric("bearerd_requests_in_flight", &[]).await as u64 == 2;
+    eventually("both are under way", both).await;
+    for raw in [&mut first, &mut second] {
+        raw.send(&get(3, "/")).await;
+        assert_eq!(raw.answer(3).await, Seen::Status(503));
+    }
+    assert_eq!(daemon.metric("bearerd_refused_total", &["overloaded"]).await as u64, 2);
+    // Those of HTTP/1 are as many as connections.
+    assert_eq!(send(&daemon, "GET / HTTP/1.1\r\nHost: localhost").await.status, 200);
+    first.send(&frame(DATA, END_STREAM, 1, b"x")).await;
+    assert_eq!(first.answer(1).await, Seen::Status(200));
+    // One after the other: each leaves room for the next.
+    for number in 2..52 {
+        let stream = 2 * number + 1;
+        second.send(&get(stream, "/")).await;
+        assert_eq!(second.answer(stream).await, Seen::Status(200), "{stream}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,7 @@ impl<I> Heads<I> {
 
     fn writes(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.unsaid.get_or_insert_with(|| self.load.unsaid());
+        self.load.writes(true);
         if written.is_ready() {
             self.load.wrote();
         }
@@ -150,6 +151,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Heads<I> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.unsaid = None;
+        self.load.writes(false);
         Poll::Ready(Ok(()))
     }
 

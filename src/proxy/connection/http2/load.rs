@@ -3,12 +3,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::shares::Held;
 use crate::proxy::relay::{Downstream, RelayError};
 
 /// What is under way on one connection.
@@ -20,6 +21,8 @@ pub(super) struct Load {
     /// Pieces that the caller has not taken yet.
     unsaid: Arc<AtomicUsize>,
     writes: Arc<AtomicUsize>,
+    /// Not all that h2 has written so far is with the caller.
+    writing: Arc<AtomicBool>,
 }
 
 impl Load {
@@ -39,9 +42,19 @@ impl Load {
         self.writes.fetch_add(1, Relaxed);
     }
 
-    /// Every piece of `body` is unsaid until it has been written.
-    pub(super) fn answer(&self, body: Downstream) -> Answer {
-        Answer { body, load: self.clone() }
+    /// What h2 writes is on its way, or all of it is with the caller.
+    pub(super) fn writes(&self, writing: bool) {
+        self.writing.store(writing, Relaxed);
+    }
+
+    /// True while it is on its way.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.load(Relaxed)
+    }
+
+    /// Every piece of `body` is unsaid, and `held`, until it has been written.
+    pub(super) fn answer(&self, body: Downstream, held: Held) -> Answer {
+        Answer { body, load: self.clone(), held }
     }
 
     /// True if no request is open and all is said.
@@ -85,12 +98,14 @@ impl Drop for Open {
 pub(super) struct Answer {
     body: Downstream,
     load: Load,
+    held: Held,
 }
 
 /// A piece of it.
 struct Piece {
     data: Bytes,
     _unsaid: Open,
+    _held: Held,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -108,7 +123,10 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let counted = |data| Bytes::from_owner(Piece { data, _unsaid: self.load.unsaid() });
+        let counted = |data| {
+            let (unsaid, held) = (self.load.unsaid(), self.held.clone());
+            Bytes::from_owner(Piece { data, _unsaid: unsaid, _held: held })
+        };
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
     }
 

@@ -13,11 +13,12 @@ use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 
 use super::load::Open;
+use super::shares::Kept;
 use crate::proxy::alarm::{Alarm, Rung};
 use crate::proxy::wire::Wire;
 
-/// A request, where its deadline is, and its place among those that are open.
-type Begun = (Arc<Wire>, Open);
+/// A request, where its deadline is, its place among those that are open, and its share.
+type Begun = (Arc<Wire>, Open, Kept);
 
 /// Runs the tasks of one connection.
 #[derive(Clone, Default)]
@@ -28,8 +29,8 @@ pub(super) struct Streams {
 
 impl Streams {
     /// A request has begun on `wire`.
-    pub(super) fn begin(&self, wire: Arc<Wire>, open: Open) {
-        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some((wire, open));
+    pub(super) fn begin(&self, wire: Arc<Wire>, open: Open, share: Kept) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some((wire, open, share));
     }
 }
 
@@ -41,9 +42,9 @@ where
     fn execute(&self, task: F) {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
         match begun {
-            Some((wire, open)) => {
+            Some((wire, open, share)) => {
                 let alarm = Alarm::new(&wire.watchdog);
-                tokio::spawn(Timed { task, alarm, wire, open });
+                tokio::spawn(Timed { task, alarm, wire, open, share });
             }
             None => drop(tokio::spawn(task)),
         }
@@ -59,6 +60,7 @@ pin_project! {
         alarm: Alarm,
         wire: Arc<Wire>,
         open: Open,
+        share: Kept,
     }
 }
 
@@ -71,10 +73,10 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
         loop {
             if this.task.as_mut().poll(cx).is_ready() {
                 if let Some(tunnel) = this.wire.take_tunnel() {
-                    let open = this.open.clone();
+                    let left = (this.open.clone(), this.share.held());
                     tokio::spawn(async move {
                         tunnel.run().await;
-                        drop(open);
+                        drop(left);
                     });
                 }
                 return Poll::Ready(());
