@@ -1,28 +1,25 @@
 //! Somebody to send requests to, and one exchange with it: on a connection from this thread's pool
 //! or on a new one, driven by the task of the request that it is for.
 
-use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, response};
-use http_body::{Frame, SizeHint};
+use http::{HeaderMap, HeaderValue, Method};
 use thiserror::Error;
 use tokio::time::Instant;
 
 use super::replay::{BodyError, Outbound};
-use super::wire::Wire;
-use crate::dial::{DialError, Peer, Stream};
+use crate::dial::{DialError, Peer};
 
+mod call;
 pub(super) mod http1;
 pub(super) mod http2;
 mod pool;
 
+pub use call::Call;
 use http1::{Connection, Malformed};
 
 /// Somebody to send requests to.
@@ -246,166 +243,6 @@ impl Lease {
             }
         }
     }
-}
-
-/// One request to an upstream and its response. Dropped before its end, it is broken off: that is
-/// how a caller that goes away, or a message cut short, reaches the upstream.
-pub enum Call {
-    /// Over HTTP/1.1.
-    Http1(Box<http1::Call>),
-    /// Over HTTP/2.
-    Http2(Box<http2::Call>),
-    /// It has been read to its end, and its connection is free.
-    Over,
-}
-
-impl Call {
-    /// Drives the call until the response head is there, or the watchdog of `wire`, on which the
-    /// request came, says that time is up.
-    ///
-    /// # Errors
-    /// [`Failed`] says what is known about how far the request came.
-    pub async fn head(mut self, wire: &Wire) -> Result<(response::Parts, Self), Box<Failed>> {
-        let result = poll_fn(|cx| {
-            // hyper flushes next, which says what is to be said before the head, and wakes this task.
-            if wire.has_to_say_early() {
-                return Poll::Pending;
-            }
-            let polled = self.poll_head(cx);
-            self.take_early().into_iter().for_each(|early| wire.say_early(early));
-            match polled {
-                Poll::Pending if wire.watchdog.expired() => {
-                    Poll::Ready(Err(if self.awaits_caller() {
-                        UpstreamError::CallerTimeout
-                    } else {
-                        UpstreamError::Timeout
-                    }))
-                }
-                polled => polled,
-            }
-        })
-        .await;
-        match result {
-            Ok(head) => Ok((head, self)),
-            Err(error) => Err(Box::new(self.failed(error))),
-        }
-    }
-
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<response::Parts, UpstreamError>> {
-        match self {
-            Self::Http1(call) => call.poll_head(cx),
-            Self::Http2(call) => call.poll_head(cx),
-            Self::Over => Poll::Ready(Err(over())),
-        }
-    }
-
-    fn awaits_caller(&self) -> bool {
-        match self {
-            Self::Http1(call) => call.awaits_caller(),
-            Self::Http2(call) => call.awaits_caller(),
-            Self::Over => false,
-        }
-    }
-
-    fn take_early(&mut self) -> Vec<response::Parts> {
-        match self {
-            Self::Http1(call) => call.take_early(),
-            Self::Http2(call) => call.take_early(),
-            Self::Over => Vec::new(),
-        }
-    }
-
-    fn failed(self, error: UpstreamError) -> Failed {
-        match self {
-            Self::Http1(call) => call.failed(error),
-            Self::Http2(call) => call.failed(error),
-            Self::Over => Failed { error, sent: true, body: None, stale: false },
-        }
-    }
-
-    /// What is next of the response body.
-    pub fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        match self {
-            Self::Http1(call) => call.poll_frame(cx),
-            Self::Http2(call) => call.poll_frame(cx),
-            Self::Over => Poll::Ready(None),
-        }
-    }
-
-    /// True while the request is not all out and this call has to send it.
-    #[must_use]
-    pub fn is_uploading(&self) -> bool {
-        match self {
-            Self::Http1(call) => call.is_uploading(),
-            Self::Http2(call) => call.is_uploading(),
-            Self::Over => false,
-        }
-    }
-
-    /// True if the caller waits for a word before it sends its body.
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        match self {
-            Self::Http1(call) => call.is_held(),
-            Self::Http2(call) => call.is_held(),
-            Self::Over => false,
-        }
-    }
-
-    /// Sends what can be sent of a request whose response has begun; ready when nothing is left.
-    pub fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Self::Http1(call) => call.poll_upload(cx),
-            Self::Http2(call) => call.poll_upload(cx),
-            Self::Over => Poll::Ready(()),
-        }
-    }
-
-    /// True if the response has been read to its end.
-    #[must_use]
-    pub fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Http1(call) => call.is_end_stream(),
-            Self::Http2(call) => call.is_end_stream(),
-            Self::Over => true,
-        }
-    }
-
-    /// How much of the response is to come.
-    #[must_use]
-    pub fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Http1(call) => call.size_hint(),
-            Self::Http2(call) => call.size_hint(),
-            Self::Over => SizeHint::with_exact(0),
-        }
-    }
-
-    /// After a 101: the stream, and what was read of it already.
-    #[must_use]
-    pub fn into_upgraded(self) -> Option<(Stream, Bytes)> {
-        match self {
-            Self::Http1(call) => Some(call.into_upgraded()),
-            Self::Http2(_) | Self::Over => None,
-        }
-    }
-
-    /// The response has been read to its end: its connection may carry another request.
-    pub fn finish(self) {
-        match self {
-            Self::Http1(call) => call.finish(),
-            // It is shared and goes on anyway.
-            Self::Http2(_) | Self::Over => {}
-        }
-    }
-}
-
-/// Nothing more can come of a call.
-fn over() -> UpstreamError {
-    UpstreamError::Broken(io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Closes this thread's idle connections that are old or closed by the upstream.

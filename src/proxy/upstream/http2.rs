@@ -17,8 +17,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
+use super::call::over;
 use super::http1::{CONTINUE, MAX_INTERIM, Malformed};
-use super::{Failed, Outgoing, UpstreamError, over};
+use super::{Failed, Outgoing, UpstreamError};
 use crate::proxy::replay::{BodyError, Outbound};
 
 mod shared;
