@@ -8,24 +8,9 @@ use crate::reviews::{
 };
 
 #[test]
-fn every_version_of_a_review_is_answered_in_its_own() {
-    for (name, version) in
-        [("v1-deployment", "v1"), ("v1beta1-deployment", "v1beta1"), ("v1beta1-old", "v1beta1")]
-    {
-        let review = sent(name);
-        let answer = answer(&review, NATIVE);
-        assert_eq!(answer["apiVersion"], format!("admission.k8s.io/{version}"));
-        assert_eq!(answer["kind"], "AdmissionReview");
-        assert_eq!(answer["response"]["uid"], review["request"]["uid"]);
-        let pod = injected(&review, NATIVE).expect("a sidecar");
-        assert_eq!(names(&pod["spec"]["initContainers"]), ["bearerd"], "{name}");
-    }
-}
-
-#[test]
 fn a_pod_gets_a_native_sidecar_where_the_cluster_knows_them() {
     for cluster in [NATIVE, "1.31.2", "v1.37.0-vendor.1"] {
-        let pod = injected(&sent("v1-deployment"), cluster).expect("a sidecar");
+        let pod = injected(&sent("deployment"), cluster).expect("a sidecar");
         let sidecar = &pod["spec"]["initContainers"][0];
         assert_eq!(sidecar["restartPolicy"], "Always");
         assert_eq!(sidecar["image"], "registry.example/bearerd:0.1.0");
@@ -44,7 +29,7 @@ fn a_pod_gets_a_native_sidecar_where_the_cluster_knows_them() {
 
 #[test]
 fn a_pod_gets_an_ordinary_container_where_the_cluster_knows_no_native_ones() {
-    let pod = injected(&sent("v1-deployment"), OLD).expect("a sidecar");
+    let pod = injected(&sent("deployment"), OLD).expect("a sidecar");
     assert_eq!(names(&pod["spec"]["containers"]), ["bearerd", "orders"]);
     assert!(pod["spec"].get("initContainers").is_none());
     let sidecar = &pod["spec"]["containers"][0];
@@ -134,7 +119,7 @@ fn variables_go_in_front_and_those_that_are_there_stay() {
 
 #[test]
 fn only_the_containers_that_are_named_get_the_variables() {
-    let review = sent("v1-mesh");
+    let review = sent("native-sidecars");
     let mut chosen = review.clone();
     chosen["request"]["object"]["metadata"]["annotations"]["bearerd/containers"] = json!("migrate");
     let pod = injected(&chosen, NATIVE).expect("a sidecar");
@@ -149,15 +134,15 @@ fn only_the_containers_that_are_named_get_the_variables() {
 
 #[test]
 fn init_containers_come_after_a_native_sidecar_and_may_use_it() {
-    let pod = injected(&sent("v1-mesh"), NATIVE).expect("a sidecar");
+    let pod = injected(&sent("native-sidecars"), NATIVE).expect("a sidecar");
     let init = &pod["spec"]["initContainers"];
-    assert_eq!(names(init), ["bearerd", "istio-proxy", "migrate"]);
+    assert_eq!(names(init), ["bearerd", "mesh-proxy", "migrate"]);
     assert_eq!(value(&init[2], "BEARERD_BASE_URL"), Some("http://127.0.0.1:8080"));
     assert_eq!(names(&init[2]["env"]), ["BEARERD_BASE_URL", "ORDERS_DB"]);
     // Before an ordinary one there is no proxy that they could use.
-    let pod = injected(&sent("v1-mesh"), OLD).expect("a sidecar");
+    let pod = injected(&sent("native-sidecars"), OLD).expect("a sidecar");
     let init = &pod["spec"]["initContainers"];
-    assert_eq!(names(init), ["istio-proxy", "migrate"]);
+    assert_eq!(names(init), ["mesh-proxy", "migrate"]);
     assert_eq!(value(&init[1], "BEARERD_BASE_URL"), None);
 }
 
@@ -178,18 +163,18 @@ fn the_smallest_pod_that_there_can_be_gets_all_that_it_lacks() {
 
 #[test]
 fn a_jobs_pod_with_an_ordinary_sidecar_is_warned_about() {
-    let answer = answer(&sent("v1-job"), OLD);
+    let answer = answer(&sent("job"), OLD);
     let warning = answer["response"]["warnings"][0].as_str().expect("a warning");
     assert!(warning.contains("/quitquitquit") && warning.len() <= 256, "{warning}");
-    let answer = self::answer(&sent("v1-job"), NATIVE);
+    let answer = self::answer(&sent("job"), NATIVE);
     assert!(answer["response"].get("warnings").is_none());
 }
 
 #[test]
 fn a_dry_run_is_answered_as_in_earnest() {
-    let mut review = sent("v1-deployment");
+    let mut review = sent("deployment");
     review["request"]["dryRun"] = json!(true);
-    assert_eq!(injected(&review, NATIVE), injected(&sent("v1-deployment"), NATIVE));
+    assert_eq!(injected(&review, NATIVE), injected(&sent("deployment"), NATIVE));
 }
 
 #[test]
@@ -202,7 +187,7 @@ fn the_platform_says_what_holds_where_a_pod_says_nothing() {
     });
     let annotations = annotations.as_object().expect("an object").clone();
     let defaults = Defaults { annotations, ..defaults() };
-    let pod = injected_with(&defaults, &sent("v1-deployment"), NATIVE).expect("a sidecar");
+    let pod = injected_with(&defaults, &sent("deployment"), NATIVE).expect("a sidecar");
     let sidecar = &pod["spec"]["containers"][0];
     assert_eq!(sidecar["resources"]["limits"], json!({ "cpu": "1", "memory": "128Mi" }));
     assert_eq!(sidecar["imagePullPolicy"], "Always");

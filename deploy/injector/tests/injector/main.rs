@@ -6,6 +6,7 @@ mod again;
 mod cluster;
 mod injected;
 mod program;
+mod recorded;
 mod refused;
 mod reviews;
 mod support;

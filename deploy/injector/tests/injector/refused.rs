@@ -30,11 +30,11 @@ fn a_pod_that_does_not_ask_is_left_alone() {
 #[test]
 fn the_injectors_own_namespace_and_the_clusters_are_left_alone() {
     for namespace in ["bearerd-system", "kube-system", "kube-public", "kube-node-lease"] {
-        let mut review = sent("v1-deployment");
+        let mut review = sent("deployment");
         review["request"]["namespace"] = json!(namespace);
         assert_eq!(injected(&review, NATIVE), None, "{namespace}");
         // Not even what could not be injected is refused there.
-        let mut review = sent("v1-host-network");
+        let mut review = sent("host-network");
         review["request"]["namespace"] = json!(namespace);
         assert_eq!(injected(&review, NATIVE), None, "{namespace}");
     }
@@ -42,7 +42,7 @@ fn the_injectors_own_namespace_and_the_clusters_are_left_alone() {
 
 #[test]
 fn only_the_creation_of_a_pod_is_acted_upon() {
-    for name in ["v1-ephemeral-container", "v1-deletion"] {
+    for name in ["ephemeral-container", "deletion", "update", "exec", "binding"] {
         assert_eq!(injected(&sent(name), NATIVE), None, "{name}");
     }
     let changes: [fn(&mut Value); 4] = [
@@ -54,7 +54,7 @@ fn only_the_creation_of_a_pod_is_acted_upon() {
         },
     ];
     for change in changes {
-        let mut review = sent("v1-deployment");
+        let mut review = sent("deployment");
         change(&mut review["request"]);
         assert_eq!(injected(&review, NATIVE), None);
     }
@@ -82,8 +82,8 @@ fn pods_that_cannot_have_a_sidecar_are_refused_with_the_reason_and_what_to_do() 
     let own = json!([{ "name": "bearerd", "image": "registry.example/own:1" }]);
     let port = |port: u16| json!([{ "containerPort": port }]);
     for (pod, cluster, told) in [
-        (sent("v1-host-network")["request"]["object"].clone(), NATIVE, "loopback is the node's"),
-        (sent("v1-windows")["request"]["object"].clone(), NATIVE, "Windows"),
+        (sent("host-network")["request"]["object"].clone(), NATIVE, "loopback is the node's"),
+        (sent("windows")["request"]["object"].clone(), NATIVE, "Windows"),
         (set("/spec/os", json!({ "name": "windows" })), NATIVE, "Windows"),
         (set("/spec/nodeSelector", json!({ "kubernetes.io/os": "windows" })), NATIVE, "Windows"),
         (set("/spec/nodeSelector", json!({ "beta.kubernetes.io/os": "windows" })), OLD, "Windows"),
@@ -156,10 +156,10 @@ fn what_is_no_review_is_told_apart() {
     for text in ["", "{", "[]", "\"AdmissionReview\"", "{\"kind\":\"AdmissionReview\"}"] {
         assert!(matches!(read(text), Some(ReviewError::Malformed(_))), "{text}");
     }
-    let mut review = sent("v1-deployment");
+    let mut review = sent("deployment");
     review["apiVersion"] = json!("admission.k8s.io/v2");
     assert!(matches!(read(&review.to_string()), Some(ReviewError::Version)));
-    review = sent("v1-deployment");
+    review = sent("deployment");
     review["kind"] = json!("ConversionReview");
     assert!(matches!(read(&review.to_string()), Some(ReviewError::Version)));
     let answered = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview" });

@@ -1,10 +1,7 @@
-//! Whole reviews, and what the API server makes of their answers.
-//!
-//! The files in `tests/reviews` were written, not taken down in a cluster: they have the members, in the
-//! order and with the defaults filled in, that API servers send in each version of a review.
+//! Reviews as API servers sent them (`tests/recorded`), and what an API server makes of the answers.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -21,20 +18,26 @@ pub fn defaults() -> Defaults {
     Defaults { image, excluded_namespaces, annotations: Map::new() }
 }
 
+/// Where the recordings are: `VERSION/REVIEW_VERSION/NAME.json`.
+pub fn recorded() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded")
+}
+
+/// What the newest of the API servers sent.
 pub fn sent(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/reviews/{name}.json"));
+    let path = recorded().join(format!("1.36.2/v1/{name}.json"));
     serde_json::from_slice(&std::fs::read(path).expect("a review")).expect("JSON")
 }
 
 /// A review of `pod`, and otherwise like that of a Deployment.
 pub fn review_of(pod: &Value) -> Value {
-    let mut review = sent("v1-deployment");
+    let mut review = sent("deployment");
     review["request"]["object"] = pod.clone();
     review
 }
 
 pub fn pod() -> Value {
-    sent("v1-deployment")["request"]["object"].clone()
+    sent("deployment")["request"]["object"].clone()
 }
 
 pub fn pod_with(change: impl FnOnce(&mut Value)) -> Value {
@@ -70,7 +73,10 @@ pub fn injected_with(defaults: &Defaults, review: &Value, cluster: &str) -> Opti
 }
 
 pub fn refusal(pod: &Value, cluster: &str) -> String {
-    let answer = answer(&review_of(pod), cluster);
+    refusal_in(&answer(&review_of(pod), cluster))
+}
+
+pub fn refusal_in(answer: &Value) -> String {
     assert_eq!(answer["response"]["allowed"], false, "{answer}");
     assert_eq!(answer["response"]["status"]["code"], 403);
     assert!(answer["response"].get("patch").is_none());
@@ -85,4 +91,28 @@ pub fn names(list: &Value) -> Vec<&str> {
 pub fn value<'a>(container: &'a Value, variable: &str) -> Option<&'a str> {
     let env = container["env"].as_array()?;
     env.iter().find(|one| one["name"] == variable)?["value"].as_str()
+}
+
+/// Everything in `before` is in `after`; numbers that are raised and lists that grow apart.
+pub fn assert_holds(after: &Value, before: &Value) {
+    match before {
+        Value::Object(members) => {
+            for (name, value) in members {
+                if name == "terminationGracePeriodSeconds" {
+                    continue;
+                }
+                assert_holds(&after[name], value);
+            }
+        }
+        Value::Array(items) => {
+            let after = after.as_array().expect("still a list");
+            let named = items.iter().all(|item| item["name"].is_string());
+            for (index, item) in items.iter().enumerate() {
+                let same = |one: &&Value| one["name"] == item["name"];
+                let found = if named { after.iter().find(same) } else { after.get(index) };
+                assert_holds(found.unwrap_or_else(|| panic!("{item} is gone")), item);
+            }
+        }
+        value => assert_eq!(after, value),
+    }
 }
