@@ -2,64 +2,52 @@
 
 use insta::assert_snapshot;
 
-use crate::support::{Home, VALID, told};
+use crate::support::{Home, VALID, changed, told};
+
+/// A limit of the server, its least and its most.
+const SERVER: [(&str, i64, i64); 10] = [
+    ("connections", 1, 1_000_000),
+    ("head_bytes", 8192, 1_048_576),
+    ("head_fields", 1, 1000),
+    ("target_bytes", 16, 65_000),
+    ("head_seconds", 1, 86_400),
+    ("idle_seconds", 1, 86_400),
+    ("replay_bytes", 0, 1_099_511_627_776),
+    ("http2_streams", 1, 10_000),
+    ("http2_requests", 1, 1_000_000),
+    ("http2_resets", 1, 10_000),
+];
 
 #[test]
-fn every_limit_of_the_server_below_its_least() {
-    assert_snapshot!(told("[credentials.orders]", "[server.limits]
-connections = 0
-head_bytes = 8191
-head_fields = 0
-target_bytes = 15
-head_seconds = 0
-idle_seconds = 0
-replay_bytes = -1
-http2_streams = 0
-http2_requests = 0
-http2_resets = 0
-
-[credentials.orders]"), @"
-    10 problems in HOME/bearerd.toml:
-      line 6: server.limits.connections: is 0; write a whole number from 1 to 1000000
-      line 7: server.limits.head_bytes: is 8191; write a whole number from 8192 to 1048576
-      line 8: server.limits.head_fields: is 0; write a whole number from 1 to 1000
-      line 9: server.limits.target_bytes: is 15; write a whole number from 16 to 65000
-      line 10: server.limits.head_seconds: is 0; write a whole number from 1 to 86400
-      line 11: server.limits.idle_seconds: is 0; write a whole number from 1 to 86400
-      line 12: server.limits.replay_bytes: is -1; write a whole number from 0 to 1099511627776
-      line 13: server.limits.http2_streams: is 0; write a whole number from 1 to 10000
-      line 14: server.limits.http2_requests: is 0; write a whole number from 1 to 1000000
-      line 15: server.limits.http2_resets: is 0; write a whole number from 1 to 10000
-    ");
+fn every_limit_of_the_server_below_its_least_and_beyond_its_most() {
+    for wrong in [|least: i64, _: i64| least - 1, |_: i64, most: i64| most + 1] {
+        let (mut section, mut expected) = ("[server.limits]\n".to_owned(), String::new());
+        for (line, (key, least, most)) in (6..).zip(SERVER) {
+            let value = wrong(least, most);
+            section += &format!("{key} = {value}\n");
+            expected += &format!(
+                "\n  line {line}: server.limits.{key}: is {value}; \
+                 write a whole number from {least} to {most}"
+            );
+        }
+        let told = told("[credentials.orders]", &(section + "\n[credentials.orders]"));
+        assert_eq!(told, format!("10 problems in HOME/bearerd.toml:{expected}"));
+    }
 }
 
 #[test]
-fn every_limit_of_the_server_beyond_its_most() {
-    assert_snapshot!(told("[credentials.orders]", "[server.limits]
-connections = 1_000_001
-head_bytes = 1_048_577
-head_fields = 1001
-target_bytes = 65_001
-head_seconds = 86_401
-idle_seconds = 86_401
-replay_bytes = 1_099_511_627_777
-http2_streams = 10_001
-http2_requests = 1_000_001
-http2_resets = 10_001
-
-[credentials.orders]"), @"
-    10 problems in HOME/bearerd.toml:
-      line 6: server.limits.connections: is 1000001; write a whole number from 1 to 1000000
-      line 7: server.limits.head_bytes: is 1048577; write a whole number from 8192 to 1048576
-      line 8: server.limits.head_fields: is 1001; write a whole number from 1 to 1000
-      line 9: server.limits.target_bytes: is 65001; write a whole number from 16 to 65000
-      line 10: server.limits.head_seconds: is 86401; write a whole number from 1 to 86400
-      line 11: server.limits.idle_seconds: is 86401; write a whole number from 1 to 86400
-      line 12: server.limits.replay_bytes: is 1099511627777; write a whole number from 0 to 1099511627776
-      line 13: server.limits.http2_streams: is 10001; write a whole number from 1 to 10000
-      line 14: server.limits.http2_requests: is 1000001; write a whole number from 1 to 1000000
-      line 15: server.limits.http2_resets: is 10001; write a whole number from 1 to 10000
-    ");
+fn every_limit_of_the_server_may_be_its_least_and_its_most() {
+    for right in [|least: i64, _: i64| least, |_: i64, most: i64| most] {
+        let lines: String = SERVER
+            .iter()
+            .map(|(key, least, most)| format!("{key} = {}\n", right(*least, *most)))
+            .collect();
+        let text = changed(
+            "[credentials.orders]",
+            &format!("[server.limits]\n{lines}\n[credentials.orders]"),
+        );
+        assert!(Home::new().load(&text).is_ok(), "{lines}");
+    }
 }
 
 #[test]

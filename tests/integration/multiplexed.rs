@@ -13,7 +13,7 @@ use http::{Request, Response};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::by_hand::ByHand;
@@ -123,6 +123,20 @@ async fn answer(caller: &mut Client) -> Answer {
     timeout(DEADLINE, caller.answer()).await.expect("in time").expect("an answer")
 }
 
+/// So many at once.
+const CROWD: usize = 50;
+
+/// Requests that are all under way and not answered; their answers.
+async fn crowd(daemon: &Daemon) -> JoinHandle<Vec<Answer>> {
+    let proxy = daemon.proxy;
+    let callers = tokio::spawn(together(CROWD, move |_| async move {
+        request(proxy, "GET", "/", &[], b"").await
+    }));
+    let all = async || daemon.metric("bearerd_requests_in_flight", &[]).await as usize == CROWD;
+    eventually("all wait", all).await;
+    callers
+}
+
 fn chunked(data: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
@@ -208,22 +222,14 @@ async fn requests_beyond_what_a_connection_may_carry_have_another_up_to_a_bound(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_who_wait_for_a_connection_share_the_one_that_is_opened() {
-    const CALLERS: usize = 50;
     let (stage, mut upstream) = (Stage::new(), Upstream::allowing(100).await);
     let gate = Gate::before(upstream.address).await;
     let route = route_to(&gate.url(""), "http2 = true");
     let daemon = Daemon::start(&stage.home, &(stage.credential("") + &route));
     daemon.ready().await;
-    let proxy = daemon.proxy;
-    let callers = tokio::spawn(together(CALLERS, move |_| async move {
-        request(proxy, "GET", "/", &[], b"").await
-    }));
-    eventually("all wait", async || {
-        daemon.metric("bearerd_requests_in_flight", &[]).await as usize == CALLERS
-    })
-    .await;
+    let callers = crowd(&daemon).await;
     gate.open();
-    for _ in 0..CALLERS {
+    for _ in 0..CROWD {
         upstream.asked().await.ok("shared");
     }
     for answer in callers.await.expect("no panic") {
@@ -234,18 +240,10 @@ async fn all_who_wait_for_a_connection_share_the_one_that_is_opened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_who_wait_for_a_connection_that_fails_are_told_so() {
-    const CALLERS: usize = 50;
     let stage = Stage::new();
     let upstream = ByHand::listen().await;
     let daemon = upstream.ready(&stage, "http2 = true").await;
-    let proxy = daemon.proxy;
-    let callers = tokio::spawn(together(CALLERS, move |_| async move {
-        request(proxy, "GET", "/", &[], b"").await
-    }));
-    eventually("all wait", async || {
-        daemon.metric("bearerd_requests_in_flight", &[]).await as usize == CALLERS
-    })
-    .await;
+    let callers = crowd(&daemon).await;
     let mut peer = upstream.accept().await;
     peer.until("SM\r\n\r\n").await;
     peer.reset();

@@ -31,13 +31,42 @@ fn ask_for(path: &Path, target: &str, told: &str, body: &str, uid: Option<u32>) 
     output.status.success().then(|| String::from_utf8(output.stdout).expect("a status"))
 }
 
+/// What stands around a daemon whose sockets others may reach.
+struct Street {
+    stage: Stage,
+    own: u32,
+}
+
+impl Street {
+    fn new() -> Self {
+        let stage = Stage::new();
+        stage.home.open_to_all();
+        Self { stage, own: std::fs::metadata("/proc/self").expect("on Linux").uid() }
+    }
+
+    /// Neither our own user nor nobody.
+    fn other(&self) -> u32 {
+        self.own.wrapping_add(12_345)
+    }
+
+    /// A daemon whose `[server]` says `lines`, and whose socket at `path` has the mode that goes with
+    /// such a list.
+    async fn ready(&self, lines: &str, path: &Path, listed: &[u32]) -> Daemon {
+        let (credential, route) = (self.stage.credential(""), self.stage.route(""));
+        let config = format!("[server]\nadmin = \"127.0.0.1:0\"\n{lines}\n{credential}{route}");
+        let daemon = Daemon::start_with(&self.stage.home, &config);
+        daemon.ready().await;
+        let mode = std::fs::metadata(path).expect("bound").permissions().mode() & 0o777;
+        assert_eq!(mode, if listed.is_empty() { 0o600 } else { 0o666 }, "{listed:?}");
+        daemon
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_users_who_are_listed_may_use_a_unix_socket() {
-    let own = std::fs::metadata("/proc/self").expect("on Linux").uid();
-    let other = own.wrapping_add(12_345);
-    let stage = Stage::new();
-    let home = stage.home.path("");
-    std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o755)).expect("our own");
+    let street = Street::new();
+    let (stage, own, other) = (&street.stage, street.own, street.other());
+    let path = stage.home.path("bearerd.sock");
     for (listed, own_may, nobody_may) in [
         (vec![], true, false),
         (vec![own], true, false),
@@ -46,17 +75,9 @@ async fn only_users_who_are_listed_may_use_a_unix_socket() {
         (vec![NOBODY], own == NOBODY, true),
         (vec![own, NOBODY], true, true),
     ] {
-        let path = stage.home.path("bearerd.sock");
-        let config = format!(
-            "[server]\nlisten = [\"unix:{}\"]\nadmin = \"127.0.0.1:0\"\nallow_peer_uids = {listed:?}\n{}{}",
-            path.display(),
-            stage.credential(""),
-            stage.route("")
-        );
-        let daemon = Daemon::start_with(&stage.home, &config);
-        daemon.ready().await;
-        let mode = std::fs::metadata(&path).expect("bound").permissions().mode() & 0o777;
-        assert_eq!(mode, if listed.is_empty() { 0o600 } else { 0o666 }, "{listed:?}");
+        let listen = format!("listen = [\"unix:{}\"]", path.display());
+        let lines = format!("{listen}\nallow_peer_uids = {listed:?}");
+        let daemon = street.ready(&lines, &path, &listed).await;
         let before = stage.api.request_count();
         let mut asked = 0;
         let mut check = |uid: Option<u32>, may: bool| {
@@ -75,29 +96,18 @@ async fn only_users_who_are_listed_may_use_a_unix_socket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_bearerds_own_user_and_those_who_are_listed_get_a_token() {
-    let own = std::fs::metadata("/proc/self").expect("on Linux").uid();
-    let other = own.wrapping_add(12_345);
-    let stage = Stage::new();
-    let home = stage.home.path("");
-    std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o755)).expect("our own");
+    let street = Street::new();
+    let (stage, own, other) = (&street.stage, street.own, street.other());
+    let path = stage.home.path("token.sock");
     for (listed, nobody_may) in [
         (vec![], own == NOBODY),
         (vec![other], own == NOBODY),
         (vec![NOBODY], true),
         (vec![other, NOBODY], true),
     ] {
-        let path = stage.home.path("token.sock");
-        let config = format!(
-            "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
-             token_socket = \"unix:{}\"\ntoken_socket_uids = {listed:?}\n{}{}",
-            path.display(),
-            stage.credential(""),
-            stage.route("")
-        );
-        let daemon = Daemon::start_with(&stage.home, &config);
-        daemon.ready().await;
-        let mode = std::fs::metadata(&path).expect("bound").permissions().mode() & 0o777;
-        assert_eq!(mode, if listed.is_empty() { 0o600 } else { 0o666 }, "{listed:?}");
+        let socket = format!("token_socket = \"unix:{}\"", path.display());
+        let lines = format!("listen = [\"127.0.0.1:0\"]\n{socket}\ntoken_socket_uids = {listed:?}");
+        let daemon = street.ready(&lines, &path, &listed).await;
         let held = stage.tokens.latest();
         assert_eq!(lent(&path, None), held, "{listed:?}");
         // Only root can be somebody else.

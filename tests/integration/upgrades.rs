@@ -3,7 +3,7 @@
 use emulator::client::Client;
 use tokio::io::AsyncReadExt;
 
-use crate::by_hand::ByHand;
+use crate::by_hand::{ByHand, Peer, REFUSED};
 use crate::stage::Stage;
 use crate::support::{Daemon, eventually};
 
@@ -12,19 +12,43 @@ const ASKED: &str = "GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: keep-a
 const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
                           Upgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\nfirst";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tunnel_passes_bytes_both_ways_and_the_token_only_in_its_handshake() {
-    let stage = Stage::new();
-    let upstream = ByHand::listen().await;
-    let daemon = upstream.ready(&stage, "").await;
+/// A request that has come as far as the upstream.
+struct Asked {
+    upstream: ByHand,
+    daemon: Daemon,
+    caller: Client,
+    peer: Peer,
+    /// As the upstream got it, in lowercase.
+    head: String,
+    /// Ends with it.
+    _stage: Stage,
+}
+
+/// Sends `request` by a route with more lines.
+async fn asked(route: &str, request: &str) -> Asked {
+    let (stage, upstream) = (Stage::new(), ByHand::listen().await);
+    let daemon = upstream.ready(&stage, route).await;
     let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
-    caller.send(ASKED.as_bytes()).await.expect("sent");
+    caller.send(request.as_bytes()).await.expect("sent");
     let mut peer = upstream.accept().await;
     let head = peer.head().await.to_ascii_lowercase();
+    Asked { upstream, daemon, caller, peer, head, _stage: stage }
+}
+
+/// The same, and the upstream has switched.
+async fn switched(route: &str) -> Asked {
+    let mut asked = asked(route, ASKED).await;
+    asked.peer.send(SWITCHED).await;
+    asked
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_passes_bytes_both_ways_and_the_token_only_in_its_handshake() {
+    let Asked { daemon, mut caller, mut peer, head, upstream: _upstream, _stage } =
+        switched("").await;
     assert!(head.contains("\r\nauthorization: bearer "), "{head}");
     assert!(head.contains("\r\nupgrade: websocket\r\n"), "{head}");
     assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
-    peer.send(SWITCHED).await;
     let answer = caller.until("\r\n\r\n").await.expect("a head").to_ascii_lowercase();
     assert!(answer.starts_with("http/1.1 101"), "{answer}");
     assert!(answer.contains("upgrade: websocket"), "{answer}");
@@ -47,14 +71,7 @@ async fn a_tunnel_passes_bytes_both_ways_and_the_token_only_in_its_handshake() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_of_which_one_end_has_closed_still_passes_what_the_other_says() {
-    let stage = Stage::new();
-    let upstream = ByHand::listen().await;
-    let daemon = upstream.ready(&stage, "").await;
-    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
-    caller.send(ASKED.as_bytes()).await.expect("sent");
-    let mut peer = upstream.accept().await;
-    peer.head().await;
-    peer.send(SWITCHED).await;
+    let Asked { caller, peer, .. } = &mut switched("").await;
     assert!(caller.until("first").await.expect("switched").ends_with("first"));
     // Begins like a request that has more to come.
     caller.send(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").await.expect("sent");
@@ -67,47 +84,26 @@ async fn a_tunnel_of_which_one_end_has_closed_still_passes_what_the_other_says()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_is_refused_is_an_answer_like_others_and_is_not_replayed() {
-    let stage = Stage::new();
-    let upstream = ByHand::listen().await;
-    let daemon = upstream.ready(&stage, "").await;
-    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
-    caller.send(ASKED.as_bytes()).await.expect("sent");
-    let mut peer = upstream.accept().await;
-    peer.head().await;
-    peer.send(crate::by_hand::REFUSED).await;
+    let Asked { caller, peer, upstream, .. } = &mut asked("", ASKED).await;
+    peer.send(REFUSED).await;
     assert_eq!(caller.answer().await.expect("an answer").status, 401);
     assert!(!upstream.is_called().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_switch_to_something_else_is_a_502_and_http_is_not_tunnelled() {
-    let stage = Stage::new();
-    let upstream = ByHand::listen().await;
-    let daemon = upstream.ready(&stage, "").await;
-    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
-    caller.send(ASKED.replace("websocket", "other").as_bytes()).await.expect("sent");
-    let mut peer = upstream.accept().await;
-    peer.head().await;
+    let Asked { caller, peer, .. } = &mut asked("", &ASKED.replace("websocket", "other")).await;
     peer.send(SWITCHED).await;
     assert_eq!(caller.answer().await.expect("an answer").status, 502);
 
-    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
-    caller.send(ASKED.replace("websocket", "h2c").as_bytes()).await.expect("sent");
-    let mut peer = upstream.accept().await;
-    let head = peer.head().await.to_ascii_lowercase();
+    let head = asked("", &ASKED.replace("websocket", "h2c")).await.head;
     assert!(!head.contains("upgrade"), "{head}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_idles_is_closed() {
-    let stage = Stage::new();
-    let upstream = ByHand::listen().await;
-    let daemon = upstream.ready(&stage, "timeouts = { idle_ms = 200 }").await;
-    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
-    caller.send(ASKED.as_bytes()).await.expect("sent");
-    let mut peer = upstream.accept().await;
-    peer.head().await;
-    peer.send(SWITCHED).await;
+    let Asked { mut caller, peer, upstream: _upstream, daemon: _daemon, _stage, .. } =
+        switched("timeouts = { idle_ms = 200 }").await;
     caller.until("first").await.expect("switched");
     assert!(caller.rest().await.expect("the end").is_empty());
     let mut rest = Vec::new();
@@ -117,15 +113,10 @@ async fn a_tunnel_that_idles_is_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn early_hints_pass_before_the_answer_and_not_to_http_1_0() {
-    let stage = Stage::new();
-    let upstream = ByHand::listen().await;
-    let daemon = upstream.ready(&stage, "").await;
     let hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x\r\n\r\n";
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
-    caller.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
-    let mut peer = upstream.accept().await;
-    peer.head().await;
+    let Asked { caller, peer, daemon, .. } =
+        &mut asked("", "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     peer.send(hints).await;
     let early = caller.until("\r\n\r\n").await.expect("hints before there is an answer");
     assert_eq!(early, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n");
@@ -141,15 +132,10 @@ async fn early_hints_pass_before_the_answer_and_not_to_http_1_0() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_waits_for_the_upstreams_word_if_its_caller_does() {
-    let stage = Stage::new();
-    let upstream = ByHand::listen().await;
-    let daemon = upstream.ready(&stage, "").await;
-    let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
-    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
-                Content-Length: 4\r\n\r\n";
-    caller.send(head.as_bytes()).await.expect("sent");
-    let mut peer = upstream.accept().await;
-    assert!(peer.head().await.contains("expect: 100-continue"));
+    let expects = "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\
+                   Content-Length: 4\r\n\r\n";
+    let Asked { caller, peer, head, .. } = &mut asked("", expects).await;
+    assert!(head.contains("expect: 100-continue"));
     peer.send(b"HTTP/1.1 100 Continue\r\n\r\n").await;
     assert!(caller.until("\r\n\r\n").await.expect("told").starts_with("HTTP/1.1 100"));
     caller.send(b"body").await.expect("sent");
@@ -158,7 +144,7 @@ async fn a_body_waits_for_the_upstreams_word_if_its_caller_does() {
     assert_eq!(caller.answer().await.expect("an answer").status, 200);
 
     // Refused before the body: the caller never sends it.
-    caller.send(head.as_bytes()).await.expect("sent");
+    caller.send(expects.as_bytes()).await.expect("sent");
     peer.head().await;
     peer.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n").await;
     let answer = caller.answer().await.expect("an answer");
