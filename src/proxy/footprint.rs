@@ -9,11 +9,11 @@
 use super::connection::http2::{MAX_UNREAD, SEND_BUFFER};
 use super::exchange::first;
 use super::replay::PIECE;
-use super::upstream::{http1, http2};
+use super::upstream::{http1, http2, pool};
 use crate::config::{Config, Limits, Listen, RouteConfig};
 
-/// The program, its threads and its pools, before anybody connects.
-const BASE: usize = 32 << 20;
+/// The program and its threads.
+const BASE: usize = 16 << 20;
 /// TLS records that are being put together, on one side of an exchange.
 const TLS: usize = 96 << 10;
 /// Futures, maps of fields, what the allocator cannot use.
@@ -24,7 +24,7 @@ const TURNED_AWAY: usize = 4 << 10;
 /// Bytes that can be in use at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
-    /// Without any connection.
+    /// Without any caller: the program, and each thread's connections to upstreams.
     pub base: usize,
     /// For each HTTP/1 connection, with the request on it.
     pub http1: usize,
@@ -51,15 +51,16 @@ impl Footprint {
         let of_callers = if callers_tls { TLS } else { 0 };
         let of_upstreams = if upstreams_tls { TLS } else { 0 };
         // Beside all that: what a stream has brought and nobody has taken yet, and what waits for it.
-        let shares = config.routes.iter().any(may_speak_http2);
-        let of_streams = if shares { http2::MAX_BUFFERED } else { 0 };
+        let sharing = config.routes.iter().filter(|route| may_speak_http2(route)).count();
+        let pools = config.routes.len() * pool::MAX_BUFFERED + sharing * http2::MAX_POOLED;
+        let of_streams = if sharing > 0 { http2::MAX_BUFFERED } else { 0 };
         let of_calls = of_upstreams + of_streams + OVERHEAD;
         let (asking, streams) = (asking(limits), limits.http2_streams as usize);
         let http1 = blocks_of_caller(limits) + asking.max(answering(limits));
         let request = MAX_UNREAD + asking.max(answering_http2(limits));
         let heads = heads_of_caller(limits) + streams * TURNED_AWAY;
         Self {
-            base: BASE,
+            base: BASE + config.server.threads * pools,
             http1: http1 + of_calls + of_callers,
             http2: heads + OVERHEAD + of_callers,
             request: request + of_calls,
@@ -144,6 +145,7 @@ mod tests {
         let tls = footprint("", "upstream = \"https://api.example\"\nhttp2 = false");
         let either = footprint("", "upstream = \"https://api.example\"");
         assert_eq!((tls.base, tls.http1), (plain.base, plain.http1 + TLS));
+        assert_eq!((plain.base, either.base), (32 << 20, plain.base + http2::MAX_POOLED));
         let http2 = footprint("", "upstream = \"http://127.0.0.1:1\"\nhttp2 = true");
         assert_eq!(either.http1, tls.http1 + http2::MAX_BUFFERED);
         assert_eq!(http2.http1, plain.http1 + http2::MAX_BUFFERED);
@@ -157,6 +159,8 @@ mod tests {
         let usual = footprint("", route);
         let with = |limits: &str| footprint(&format!("limits = {{ {limits} }}"), route);
         assert_eq!(with("connections = 10").connections, 10);
+        let threads = footprint("threads = 3", route);
+        assert_eq!(threads.base - usual.base, 2 * (usual.base - BASE));
         assert_eq!(with("replay_bytes = 0").copies, 0);
         assert!(with("head_bytes = 8192").http1 < usual.http1 * 2 / 3);
         assert!(with("http2_streams = 10").http2 < usual.http2);

@@ -17,7 +17,7 @@ use crate::dial::{DialError, Peer};
 mod call;
 pub(super) mod http1;
 pub(super) mod http2;
-mod pool;
+pub(super) mod pool;
 
 pub use call::Call;
 use http1::{Connection, Malformed};

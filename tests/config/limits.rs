@@ -18,35 +18,32 @@ const SERVER: [(&str, i64, i64); 10] = [
     ("http2_resets", 1, 10_000),
 ];
 
+/// [`SERVER`] with a value for each, from its least and its most, before the first credential.
+fn with(value: impl Fn(i64, i64) -> i64) -> String {
+    let line = |(key, least, most): &(&str, _, _)| format!("{key} = {}", value(*least, *most));
+    let lines = SERVER.iter().map(line).collect::<Vec<_>>().join("\n");
+    changed("[credentials.orders]", &format!("[server.limits]\n{lines}\n\n[credentials.orders]"))
+}
+
 #[test]
 fn every_limit_of_the_server_below_its_least_and_beyond_its_most() {
     for wrong in [|least: i64, _: i64| least - 1, |_: i64, most: i64| most + 1] {
-        let (mut section, mut expected) = ("[server.limits]\n".to_owned(), String::new());
-        for (line, (key, least, most)) in (6..).zip(SERVER) {
+        let lines = (6..).zip(SERVER).map(|(line, (key, least, most))| {
             let value = wrong(least, most);
-            section += &format!("{key} = {value}\n");
-            expected += &format!(
-                "\n  line {line}: server.limits.{key}: is {value}; \
-                 write a whole number from {least} to {most}"
-            );
-        }
-        let told = told("[credentials.orders]", &(section + "\n[credentials.orders]"));
-        assert_eq!(told, format!("10 problems in HOME/bearerd.toml:{expected}"));
+            let range = format!("write a whole number from {least} to {most}");
+            format!("\n  line {line}: server.limits.{key}: is {value}; {range}")
+        });
+        let told = Home::new().told(&with(wrong));
+        let lines = lines.collect::<Vec<_>>().concat();
+        assert_eq!(told, format!("10 problems in HOME/bearerd.toml:{lines}"));
     }
 }
 
 #[test]
 fn every_limit_of_the_server_may_be_its_least_and_its_most() {
     for right in [|least: i64, _: i64| least, |_: i64, most: i64| most] {
-        let lines: String = SERVER
-            .iter()
-            .map(|(key, least, most)| format!("{key} = {}\n", right(*least, *most)))
-            .collect();
-        let text = changed(
-            "[credentials.orders]",
-            &format!("[server.limits]\n{lines}\n[credentials.orders]"),
-        );
-        assert!(Home::new().load(&text).is_ok(), "{lines}");
+        let text = with(right);
+        assert!(Home::new().load(&text).is_ok(), "{text}");
     }
 }
 

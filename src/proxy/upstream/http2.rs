@@ -25,7 +25,7 @@ use crate::proxy::replay::{BodyError, Outbound};
 mod shared;
 mod upload;
 
-pub(in crate::proxy) use shared::MAX_BUFFERED;
+pub(in crate::proxy) use shared::{MAX_BUFFERED, MAX_POOLED};
 pub(super) use shared::{Place, is_full, open, sweep, take, waiting};
 use upload::Upload;
 

@@ -12,6 +12,8 @@ use super::http1::Connection;
 
 /// Idle connections that one thread keeps for one upstream.
 const MAX_IDLE: usize = 512;
+/// What those hold at most: two buffers each, of which larger ones are given back after their use.
+pub(in crate::proxy) const MAX_BUFFERED: usize = MAX_IDLE * 2 * (16 << 10);
 /// An idle connection is closed after this: most servers close theirs after 60 s or more.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(55);
 

@@ -37,6 +37,8 @@ const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 const SEND_BUFFER: usize = 64 << 10;
 /// So many streams that were reset are remembered, since more may come for them.
 const RESET_STREAMS: usize = 16 * STREAMS as usize;
+/// What h2 remembers one by.
+const RESET_STREAM: usize = 640;
 /// For so long (RFC 9113 §5.1): a round trip, and what an upstream under load takes to look.
 const RESET_MEMORY: Duration = Duration::from_secs(10);
 /// The largest head of a response.
@@ -45,6 +47,10 @@ const MAX_HEAD: u32 = 64 << 10;
 /// more room than they bring: half as much again.
 pub(in crate::proxy) const MAX_BUFFERED: usize =
     STREAM_WINDOW as usize * 3 / 2 + 2 * SEND_BUFFER + MAX_HEAD as usize;
+/// What the connections of one thread to one upstream hold beside their requests: the heads that are read
+/// and written last, and what is remembered of streams.
+pub(in crate::proxy) const MAX_POOLED: usize =
+    MAX_CONNECTIONS * (4 * MAX_HEAD as usize + RESET_STREAMS * RESET_STREAM);
 /// A connection with requests on it that is silent for so long is asked whether it lives, and is
 /// given up if it does not answer for as long again. Silence is noticed after one to two of these.
 const PING_EVERY: Duration = Duration::from_secs(20);
