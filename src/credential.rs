@@ -262,14 +262,36 @@ impl Drop for Waiting<'_> {
 pub struct Publisher(Arc<Shared>);
 
 impl Publisher {
-    /// Makes `token` the current one, under the next generation, and wakes those who wait.
+    /// Makes `token` the current one, under the next generation, and wakes those who wait. What was
+    /// there before, lent by a former writer, is not another one.
     pub fn publish(&self, token: &AccessToken, refresh_at: Moment) {
+        let lent = self.0.bearer.load().as_ref().and_then(|bearer| bearer.of_its_own(token));
+        if let Some(bearer) = lent {
+            self.0.bearer.store(Some(Arc::new(bearer)));
+            return self.0.outlook.send_modify(|outlook| {
+                outlook.expires_at = Some(token.expires_at());
+                outlook.refresh_at = Some(refresh_at);
+            });
+        }
         let generation = self.generation() + 1;
         self.0.bearer.store(Some(Arc::new(Bearer::new(token, generation))));
         self.0.outlook.send_modify(|outlook| {
             outlook.generation = generation;
             outlook.expires_at = Some(token.expires_at());
             outlook.refresh_at = Some(refresh_at);
+        });
+    }
+
+    /// Begins with the token that `former` has in force, if it is usable: requests go on with it until
+    /// the writer, which waits for the former one to end, publishes.
+    pub fn begin_with(&self, former: &Credential) {
+        let (before, now) = (former.outlook(), Moment::now());
+        let bearer = former.0.bearer.load();
+        let Some(bearer) = bearer.as_ref().filter(|bearer| bearer.usable(now)) else { return };
+        self.0.bearer.store(Some(Arc::new(bearer.lent())));
+        self.0.outlook.send_modify(|outlook| {
+            (outlook.generation, outlook.expires_at) = (1, before.expires_at);
+            outlook.refresh_at = before.refresh_at;
         });
     }
 
@@ -426,6 +448,32 @@ mod tests {
         let late = Moment::now().mono.duration_since(deadline);
         assert!(late < Duration::from_millis(5), "timers tick in milliseconds: {late:?}");
         assert_eq!(credential.0.waiters.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_successor_has_the_former_token_while_that_is_usable() {
+        let (publisher, former) = publish("c", 16);
+        give(&publisher, "one", 60);
+        give(&publisher, "two", 60);
+        let (successor, credential) = publish("d", 16);
+        successor.begin_with(&former);
+        let held = credential.bearer(Moment::now(), &Scheme::Bearer).unwrap();
+        assert_eq!((held.value.as_bytes(), held.generation), (&b"Bearer two"[..], 1));
+        // Taken over it is still the same one, and published by itself another one.
+        for generation in [1, 2] {
+            give(&successor, "two", 60);
+            assert_eq!(credential.outlook().generation, generation);
+        }
+        // A refusal of the former is not one of what follows.
+        credential.nudge(2);
+        give(&successor, "three", 60);
+        let held = credential.bearer(Moment::now(), &Scheme::Bare).unwrap();
+        assert_eq!((held.value.as_bytes(), held.generation), (&b"three"[..], 3));
+        assert!(successor.refused() < successor.generation());
+        tokio::time::advance(Duration::from_mins(1)).await;
+        let (late, credential) = publish("e", 16);
+        late.begin_with(&former);
+        assert_eq!(credential.outlook().generation, 0, "an expired one is none");
     }
 
     #[test]

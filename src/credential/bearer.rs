@@ -11,6 +11,7 @@ use crate::dpop::{self, Prover};
 use crate::token::AccessToken;
 
 /// A published token, rendered once for all requests that will carry it.
+#[derive(Clone)]
 pub(super) struct Bearer {
     generation: u64,
     published_at: Moment,
@@ -20,6 +21,8 @@ pub(super) struct Bearer {
     /// `TOKEN`, a slice of the same bytes.
     bare: HeaderValue,
     bound: Option<Arc<Bound>>,
+    /// It is a former writer's, whose successor has published nothing yet.
+    is_lent: bool,
 }
 
 /// A key that a token is bound to, with the token's own part of each proof.
@@ -46,12 +49,29 @@ impl Bearer {
         let bound = token
             .prover()
             .map(|prover| Arc::new(Bound { prover: Arc::clone(prover), token_hash: token_hash() }));
-        Self { generation, published_at, expires_at, prefixed: sensitive(line), bare, bound }
+        let (prefixed, is_lent) = (sensitive(line), false);
+        Self { generation, published_at, expires_at, prefixed, bare, bound, is_lent }
+    }
+
+    /// The same token as the first generation of another credential, until that has its own.
+    pub(super) fn lent(&self) -> Self {
+        Self { generation: 1, is_lent: true, ..self.clone() }
+    }
+
+    /// If it is `token`, and was lent: the same token, not lent any more.
+    pub(super) fn of_its_own(&self, token: &AccessToken) -> Option<Self> {
+        let same = self.is_lent && self.bare.as_bytes() == token.value().expose().as_bytes();
+        same.then(|| Self { is_lent: false, expires_at: token.expires_at(), ..self.clone() })
+    }
+
+    /// True while it may be sent.
+    pub(super) fn usable(&self, now: Moment) -> bool {
+        !self.expires_at.reached(now)
     }
 
     /// The token if it is usable at `now`, as a request with `scheme` carries it.
     pub(super) fn held(&self, now: Moment, scheme: &Scheme) -> Option<Held> {
-        if self.expires_at.reached(now) {
+        if !self.usable(now) {
             return None;
         }
         Some(Held {

@@ -150,6 +150,12 @@ impl Running {
         let _ = timeout_at(deadline.mono, self.ended).await;
     }
 
+    /// Whether its tokens are those that `config` asks for.
+    fn asks_as(&self, config: &CredentialConfig) -> bool {
+        let asked = identity(&self.config.source);
+        asked.is_some() && asked == identity(&config.source)
+    }
+
     /// Ends it in favour of `successor` and waits until it has: two owners of one refresh token
     /// would spend it twice. What it waits for has bounds of its own: an answer of the identity
     /// provider, then the store.
@@ -181,6 +187,8 @@ pub(super) struct Refreshers {
     /// Those whose credential was removed, until they have ended.
     leaving: Vec<Running>,
     pending: Vec<Task>,
+    /// The process ends: nothing is begun any more that it would cut off.
+    over: bool,
 }
 
 impl Refreshers {
@@ -188,7 +196,8 @@ impl Refreshers {
     #[must_use]
     pub(super) fn new(file: PathBuf, metrics: Arc<Metrics>) -> Self {
         let (running, leaving, pending) = (Vec::new(), Vec::new(), Vec::new());
-        Self { file, metrics, subjects: Directory::default(), running, leaving, pending }
+        let (subjects, over) = (Directory::default(), false);
+        Self { file, metrics, subjects, running, leaving, pending, over }
     }
 
     /// All credentials by name, also after reloads.
@@ -232,6 +241,10 @@ impl Refreshers {
     fn prepare(&mut self, config: &CredentialConfig, replaced: Option<Running>) -> Running {
         let (mut refresher, credential) =
             refresher(config, &self.file, &self.metrics, &self.subjects);
+        // The former one may be in the middle of a refresh, which takes its time.
+        if let Some(replaced) = replaced.as_ref().filter(|former| former.asks_as(config)) {
+            refresher.publisher.begin_with(&replaced.credential);
+        }
         let (stop, stopped) = watch::channel(None);
         let (end, ended) = oneshot::channel();
         let config = config.clone();
@@ -250,10 +263,11 @@ impl Refreshers {
         Running { config, credential, stop, ended }
     }
 
-    /// Sets everything prepared going, on the runtime that this is called on.
+    /// Sets everything prepared going, on the runtime that this is called on; after a stop nothing.
     #[allow(clippy::disallowed_methods)] // one of the two places that spawn
     pub(super) fn spawn(&mut self) {
-        self.pending.drain(..).for_each(|task| drop(tokio::spawn(task)));
+        let tasks = self.pending.drain(..).filter(|_| !self.over);
+        tasks.for_each(|task| drop(tokio::spawn(task)));
     }
 
     /// Tells the credentials that read one of `paths` to look at it.
@@ -266,12 +280,39 @@ impl Refreshers {
         }
     }
 
-    /// Ends all of them; each may take until `deadline` for what must not be lost.
+    /// Ends all of them, for ever; each may take until `deadline` for what must not be lost.
     pub(super) async fn stop(&mut self, deadline: Moment) {
+        self.over = true;
         self.running.iter().for_each(|running| running.end(Ending::Process(deadline)));
         self.leaving.iter().for_each(|leaving| leaving.end(Ending::Removed(deadline)));
         for running in self.running.drain(..).chain(self.leaving.drain(..)) {
             running.ended(deadline).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_that_comes_after_a_stop_begins_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("token");
+        std::fs::write(&path, "projected").unwrap();
+        let text = format!(
+            "[credentials.c]\nprovider = \"file\"\npath = \"{}\"\n\
+             [[routes]]\nupstream = \"https://a.example\"\ncredential = \"c\"",
+            path.display()
+        );
+        let config = crate::config::parse(&text).unwrap();
+        let mut refreshers = Refreshers::new(PathBuf::new(), Metrics::new().unwrap().into());
+        for (round, tokens) in [("running", 1), ("stopped", 0)] {
+            let credentials = refreshers.apply(&config);
+            refreshers.spawn();
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            assert_eq!(credentials[0].outlook().generation, tokens, "{round}");
+            refreshers.stop(Moment::now().plus(Duration::from_secs(1))).await;
         }
     }
 }

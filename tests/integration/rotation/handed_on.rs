@@ -169,6 +169,26 @@ async fn a_refresh_under_way_is_waited_for_by_who_goes_on_under_another_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_a_refresh_is_waited_for_the_token_in_force_goes_on() {
+    let family = Family::new();
+    let config = family.config(15).replace("wait_ms = 2000", "wait_ms = 0");
+    let config = config.replace("[[routes]]", "limits = { answer_seconds = 60 }\n[[routes]]");
+    let daemon = Daemon::start_with(&family.home, &config);
+    daemon.ready().await;
+    // As long as this takes, nobody can go on for the credential.
+    family.idp.script([Step::Hang]);
+    family.api.script([Step::Status(401)]);
+    assert_eq!(daemon.get("/nudge").await.status, 401, "nothing is waited for");
+    family.idp.wait_for_token_requests(2, DEADLINE).await.expect("in time");
+    for config in [changed(&config), renamed(&config)] {
+        replace(&family, &daemon, &config).await;
+        assert_eq!(daemon.get("/during").await.status, 200);
+        assert_eq!(daemon.admin("/readyz").await.status, 200);
+    }
+    assert_eq!(family.idp.token_requests(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_of_a_removed_credential_is_waited_for_at_a_stop() {
     let family = Family::new();
     let token = family.home.write("token", "projected");
