@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::secret::{Secret, SecretRef};
+use crate::secret::Secret;
 
 pub mod file;
 mod handover;
@@ -60,7 +60,8 @@ pub enum StoreError {
     },
     /// The content is not what bearerd wrote.
     #[error(
-        "{path} {problem}; restore it, or delete it to begin again with the configured refresh token"
+        "{path} {problem}; restore it, or delete it to begin again with the configured refresh token \
+         or another login"
     )]
     Unreadable {
         /// The file.
@@ -68,7 +69,13 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// Another user's process owns it, which could not read what this one writes.
+    /// What it holds may be known to others.
+    #[error("{path} may be read by others; run chmod 600 {path}, and sign in anew if somebody has")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is another user's, who could not read what this process writes, or may not be trusted.
     #[error("{path} belongs to user {user}; run this as that user: sudo -u '#{user}' …")]
     AnothersFile {
         /// The file.
@@ -90,6 +97,14 @@ pub enum StoreError {
     /// A store that several processes share.
     #[error(transparent)]
     Shared(#[from] shared::RegisterError),
+}
+
+impl StoreError {
+    /// True if nobody but a person may mend it: it is damaged, or somebody else's, or exposed.
+    #[must_use]
+    pub fn needs_operator(&self) -> bool {
+        matches!(self, Self::Unreadable { .. } | Self::Exposed { .. } | Self::AnothersFile { .. })
+    }
 }
 
 /// What a configuration says about a store.
@@ -118,7 +133,8 @@ impl StoreSettings {
             Self::File(_) => None,
             Self::Shared(settings) => Some(&**settings),
         };
-        shared.into_iter().flat_map(shared::Settings::secrets).filter_map(SecretRef::path)
+        let secrets = shared.into_iter().flat_map(shared::Settings::secrets);
+        secrets.filter_map(|(_, secret)| secret.path())
     }
 }
 

@@ -32,8 +32,7 @@ impl<S: TokenSource> Refresher<S> {
             let now = Moment::now();
             let next = now.plus(SYNC_EVERY);
             let detail = Some(format!("store: {}", chain(&error)));
-            // What is damaged or exposed nobody else may mend.
-            let needs_operator = matches!(error, StoreError::Unreadable { .. });
+            let needs_operator = error.needs_operator();
             self.metrics.needs_operator(needs_operator);
             let last = LastOutcome { detail, needs_operator, ..LastOutcome::of("transient", now) };
             self.publisher.settle(last, Activity::BackingOff(next));

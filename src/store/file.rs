@@ -80,8 +80,9 @@ impl FileStore {
         match read_record(&pending) {
             Ok(None) => {}
             Ok(newest) => {
-                // If it cannot be put in place it stays, and is found again.
-                let _ = fs::rename(&pending, &self.path);
+                // Durably, since a kill may have come before that. If it cannot be put in place it stays,
+                // and is found again.
+                let _ = put_in_place(&pending, &self.path);
                 return Ok(newest);
             }
             // A write that was cut off: what it replaces still counts.
@@ -170,15 +171,24 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
 
 /// The record at `path`; `None` if there is no such file.
 fn read_record(path: &Path) -> Result<Option<Record>, StoreError> {
+    let Some(file) = open(path)? else { return Ok(None) };
+    record_in(&file, path).map(Some)
+}
+
+/// The record in `file`, which is at `path`.
+fn record_in(file: &File, path: &Path) -> Result<Record, StoreError> {
     let unreadable = |problem| StoreError::Unreadable { path: path.to_owned(), problem };
-    let Some(json) = read(path)? else {
-        return Ok(None);
-    };
-    decode(&json).map(Some).map_err(unreadable)
+    decode(&content(file, path)?).map_err(unreadable)
 }
 
 /// The content of a file that nobody else may read or replace.
 fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    let Some(file) = open(path)? else { return Ok(None) };
+    content(&file, path).map(Some)
+}
+
+/// A file that nobody else may read or replace; `None` if there is none.
+fn open(path: &Path) -> Result<Option<File>, StoreError> {
     let unreadable = |problem| StoreError::Unreadable { path: path.to_owned(), problem };
     let io = |source| failed("read", path)(source);
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
@@ -193,14 +203,18 @@ fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         return Err(unreadable("is not a regular file"));
     }
     if metadata.mode() & 0o077 != 0 {
-        return Err(unreadable("may be read by others (its mode must be 0600)"));
+        return Err(StoreError::Exposed { path: path.to_owned() });
     }
     if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(unreadable("belongs to another user"));
+        return Err(StoreError::AnothersFile { path: path.to_owned(), user: metadata.uid() });
     }
+    Ok(Some(file))
+}
+
+fn content(file: &File, path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let mut json = Zeroizing::new(Vec::new());
-    file.take(MAX_BYTES + 1).read_to_end(&mut json).map_err(io)?;
-    Ok(Some(json))
+    file.take(MAX_BYTES + 1).read_to_end(&mut json).map_err(failed("read", path))?;
+    Ok(json)
 }
 
 /// The file that keeps `record`.
@@ -361,7 +375,7 @@ mod tests {
         }
         fs::write(&path, &good).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(refused(&store).contains("mode must be 0600"));
+        assert!(refused(&store).contains("run chmod 600"));
         fs::rename(&path, dir.path().join("real")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("real"), &path).unwrap();
         assert!(refused(&store).contains("cannot read"));

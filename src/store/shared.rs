@@ -91,8 +91,8 @@ impl fmt::Display for Place {
 }
 
 impl Settings {
-    /// The secrets that reaching and reading it takes.
-    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+    /// The secrets that reaching and reading it takes, by the keys that name them.
+    pub fn secrets(&self) -> impl Iterator<Item = (&'static str, &SecretRef)> {
         let password = match &self.place {
             // Read anew for each call.
             Place::Kubernetes(_) => None,
@@ -101,7 +101,8 @@ impl Settings {
             #[cfg(test)]
             Place::Memory(_) => None,
         };
-        self.encryption_key.iter().chain(password)
+        let (key, password) = (self.encryption_key.iter(), password.into_iter());
+        key.map(|key| ("encryption_key", key)).chain(password.map(|word| ("password", word)))
     }
 }
 

@@ -2,13 +2,13 @@
 //! renames that into place. A rename happens once or not at all, so that a login is neither lost nor
 //! taken up a second time, when its refresh token is spent.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{FileStore, create, encode, failed, put_in_place, read_record};
+use super::{FileStore, create, encode, failed, open, put_in_place, read_record, record_in};
 use crate::store::{Record, StoreError};
 
 /// Where a login leaves its record for the owner of the file at `store`.
@@ -46,10 +46,19 @@ impl FileStore {
         self.own()?;
         // What was not put in place yet is older than a login, and would count for newer.
         let _ = fs::remove_file(self.pending());
-        let path = self.path();
-        fs::rename(left_beside(path), path).map_err(failed("replace", path))?;
-        // Not what was looked at before: another login may have come in between.
-        read_record(path)
+        let (path, left) = (self.path(), left_beside(self.path()));
+        // Read before it is in place: whoever could not read it then would go on with what was there
+        // before, and write that over it.
+        let held = match open(&left)? {
+            Some(file) => Some((record_in(&file, &left)?, file)),
+            None => None,
+        };
+        fs::rename(&left, path).map_err(failed("replace", path))?;
+        match held {
+            Some((record, file)) if is_at(&file, path) => Ok(Some(record)),
+            // Another login has come in between.
+            _ => read_record(path),
+        }
     }
 
     /// Each login has one of its own: two at the same time must not write into one file.
@@ -68,6 +77,13 @@ impl FileStore {
         }
         Ok(())
     }
+}
+
+/// Whether `file` is what lies at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let number = |about: Metadata| (about.dev(), about.ino());
+    let (one, other) = (file.metadata().map(number), fs::symlink_metadata(path).map(number));
+    matches!((one, other), (Ok(one), Ok(other)) if one == other)
 }
 
 #[cfg(test)]

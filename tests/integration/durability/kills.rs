@@ -123,6 +123,17 @@ async fn a_kill_at_any_point_but_between_commit_and_write_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_wrote_is_on_disk_before_the_next_one_uses_it() {
+    let bed = Bed::new();
+    assert!(!round(&bed, Kill::At("written")).await.lost);
+    let daemon = bed.started().await;
+    let trace = bed.trace();
+    let points: Vec<_> = trace.iter().map(|(point, _)| point.as_str()).collect();
+    assert_eq!(points, ["synced", "renamed", "kept"]);
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_a_random_moment_loses_at_most_what_was_not_written_yet() {
     let bed = Bed::new();
     let longest = refresh_time(&bed).await;

@@ -94,6 +94,23 @@ async fn a_login_that_is_killed_or_cannot_write_leaves_all_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_in_place_counts_even_if_it_cannot_be_read_there() {
+    let bed = Bed::new();
+    let daemon = bed.start_with(&place_to_sign_in(&bed));
+    daemon.ready().await;
+    bed.plan("read 24");
+    let login = Login::start(&bed.home, &["--code"]);
+    assert_eq!(Browser::default().open(&login.url()).await.status, 200);
+    eventually("served with the login's token", async || {
+        credential(&daemon).await["generation"] == 2
+    })
+    .await;
+    bed.plan("");
+    assert_eq!(login.end().0, 0);
+    goes_on(&bed, &daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fails_while_a_login_is_taken_up_is_waited_for() {
     for point in ["taken", "created", "written", "synced", "renamed", "kept"] {
         for error in ["28", "5"] {

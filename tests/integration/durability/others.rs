@@ -16,8 +16,8 @@ async fn a_file_that_others_may_read_or_replaced_is_refused_and_left_alone() {
     assert!(bed.started().await.stop().success());
     let store = bed.store();
     let changes: [(Change, &str); 4] = [
-        (|bed| set_mode(bed, 0o644), "its mode must be 0600"),
-        (|bed| bed.plan("owner 12345"), "belongs to another user"),
+        (|bed| set_mode(bed, 0o644), "run chmod 600"),
+        (|bed| bed.plan("owner 12345"), "belongs to user 12345"),
         (
             |bed| {
                 std::fs::rename(bed.store(), bed.home.path("aside")).unwrap();
