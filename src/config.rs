@@ -250,10 +250,20 @@ pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
         let credentials = credential::read_all(&root, &mut warnings);
         let routes = route::read_all(&root, credentials.as_deref());
         root.finish();
-        let config =
-            Config { server: server?, credentials: credentials?, routes: routes?, warnings };
-        Some(config)
+        let server = server?;
+        let keys = server.key.iter().flat_map(|key| &key.keys);
+        warnings.extend(keys.filter_map(|key| readable_by_others("server.key.any_of", key)));
+        Some(Config { server, credentials: credentials?, routes: routes?, warnings })
     })
+}
+
+/// What to know about a secret that stands in the environment.
+fn readable_by_others(key: &str, secret: &SecretRef) -> Option<String> {
+    let SecretRef::Env(variable) = secret else { return None };
+    Some(format!(
+        "{key}: environment variable {variable} can be read by others who run as this user; a file is \
+         better"
+    ))
 }
 
 /// Reads a dialect file.

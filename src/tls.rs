@@ -71,12 +71,36 @@ pub enum TlsError {
     /// This machine has no trust store.
     #[error("no system root certificates found; name a ca_file")]
     NoRoots,
-    /// rustls would not have it.
-    #[error("unusable TLS material")]
-    Rustls(#[from] rustls::Error),
+    /// A certificate that cannot be trusted.
+    #[error("{path} holds a certificate that cannot be a root")]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls::Error,
+    },
+    /// They cannot be shown.
+    #[error("{certificate} and {key} cannot be used together")]
+    Identity {
+        /// The file with the certificate.
+        certificate: PathBuf,
+        /// The file with the key.
+        key: PathBuf,
+        /// What is wrong with them.
+        source: rustls::Error,
+    },
+    /// No version of TLS that both the library and the crypto provider know.
+    #[error("TLS 1.2 and 1.3 are not to be had")]
+    Versions(#[from] rustls::Error),
     /// The roots cannot be used.
     #[error("unusable root certificates")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// Whether a certificate could be for `host`: a name, or an address without brackets.
+#[must_use]
+pub fn is_name(host: &str) -> bool {
+    ServerName::try_from(host).is_ok()
 }
 
 /// Builds the client side of TLS 1.2 and 1.3 from the files as they are now.
@@ -107,7 +131,8 @@ pub fn client(settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsError> {
     };
     Ok(Arc::new(match &settings.identity {
         Some((certificate, key)) => {
-            builder.with_client_auth_cert(certificates(certificate)?, private_key(key)?)?
+            let (chain, secret) = (certificates(certificate)?, private_key(key)?);
+            builder.with_client_auth_cert(chain, secret).map_err(not_together(certificate, key))?
         }
         None => builder.with_no_client_auth(),
     }))
@@ -130,10 +155,17 @@ pub fn server(identity: &TlsIdentity) -> Result<Arc<ServerConfig>, TlsError> {
         }
         None => builder.with_no_client_auth(),
     };
-    let chain = certificates(&identity.certificate)?;
-    let mut config = builder.with_single_cert(chain, private_key(&identity.key)?)?;
+    let TlsIdentity { certificate, key, .. } = identity;
+    let (chain, secret) = (certificates(certificate)?, private_key(key)?);
+    let mut config =
+        builder.with_single_cert(chain, secret).map_err(not_together(certificate, key))?;
     config.alpn_protocols = [&b"h2"[..], b"http/1.1"].map(<[u8]>::to_vec).to_vec();
     Ok(Arc::new(config))
+}
+
+fn not_together(certificate: &Path, key: &Path) -> impl FnOnce(rustls::Error) -> TlsError {
+    let (certificate, key) = (certificate.to_owned(), key.to_owned());
+    move |source| TlsError::Identity { certificate, key, source }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
@@ -154,7 +186,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 fn roots_from(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
-        roots.add(certificate)?;
+        let root = |source| TlsError::Root { path: path.to_owned(), source };
+        roots.add(certificate).map_err(root)?;
     }
     Ok(Arc::new(roots))
 }

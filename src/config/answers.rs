@@ -17,16 +17,22 @@ pub(super) fn pointer(item: &Item<'_>) -> Option<String> {
     Some(text)
 }
 
-/// `is`, `has` or `exists`: at most one of them.
+/// `is`, `has` or `exists`: at most one of them. What must not be there is said by `missing`, where that
+/// is known.
 #[allow(clippy::option_option)] // none, and wrong
-pub(super) fn test(section: &Section<'_>) -> Option<Option<Test>> {
+pub(super) fn test(section: &Section<'_>, missing: bool) -> Option<Option<Test>> {
+    let write = if missing {
+        "is false; write missing = \"/pointer\" for what must not be there"
+    } else {
+        "is false; write true, or `is` or `has`: only what is there can be told"
+    };
     let is = section.take("is").map(|item| item.text().map(Test::Is));
     let has = section.take("has").map(|item| item.text().map(Test::Has));
     let exists = section.take("exists").map(|item| item.bool().map(|wanted| (wanted, item)));
     let exists = exists.map(|wanted| match wanted? {
         (true, _) => Some(Test::Exists),
         (false, item) => {
-            item.wrong("is false; write missing = \"/pointer\" for what must not be there");
+            item.wrong(write);
             None
         }
     });
@@ -40,19 +46,17 @@ pub(super) fn test(section: &Section<'_>) -> Option<Option<Test>> {
 
 /// `expired = [{ status = 403, at = "/code", is = "…" }]`
 pub(super) fn signs(item: &Item<'_>) -> Option<Vec<Sign>> {
-    // All of them are read, so that every mistake is told.
-    let read: Vec<Option<Sign>> = item.items().iter().map(sign).collect();
-    read.into_iter().collect()
+    item.each(sign)
 }
 
 fn sign(item: &Item<'_>) -> Option<Sign> {
     let section = item.section()?;
     let statuses = section.require("status", "status = 403").and_then(|item| {
         let status = |item: &Item<'_>| u16::try_from(item.number(200..=599)?).ok();
-        item.items().iter().map(status).collect::<Option<Vec<_>>>()
+        item.each(status)
     });
     let at = section.take("at").map_or(Some(None), |item| pointer(&item).map(Some));
-    let test = test(&section);
+    let test = test(&section, false);
     section.finish();
     let (statuses, words) = match (statuses?, at?, test?) {
         (_, Some(_), None) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::reader::{Item, Section};
 use super::server::number;
-use super::{CredentialConfig, SourceConfig, dialect_file, parse_dialect, tls};
+use super::{CredentialConfig, SourceConfig, dialect_file, parse_dialect, readable_by_others, tls};
 use crate::schedule::RefreshPolicy;
 use crate::secret::SecretRef;
 use crate::source::dialect::Dialect;
@@ -19,6 +19,7 @@ mod exec;
 mod limits;
 mod login;
 mod oauth2;
+mod params;
 mod store;
 mod values;
 
@@ -95,7 +96,8 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     }
     let allow_plaintext = section.take("allow_plaintext").map_or(Some(false), |item| item.bool());
     let tls = section.take("tls").map_or(Some(TlsSettings::default()), |item| tls::tls(&item));
-    let mut params = section.take("params").map_or(Some(Vec::new()), |item| params(&item))?;
+    let extra = section.take("params").map_or(Some(Vec::new()), |item| params::read(&item));
+    let mut params = extra.clone().unwrap_or_default();
     let store = store::read(name, &section);
     let revoke = section.take("revoke_on_shutdown");
     let tls = tls?;
@@ -107,18 +109,25 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     };
     let custom = if provider == "custom" { section.take("dialect") } else { None };
     let dialect_file = custom.and_then(|item| item.path());
+    let fit = section.take("params").is_none_or(|item| params::fit(&item, &speaks));
     let login = login::read(&section, &speaks, &params);
     let values = values(&speaks, &section, allow_plaintext?);
     section.finish();
-    let values = values?;
+    let values = values.filter(|_| fit && extra.is_some())?;
     let revoke_on_shutdown = revoke.map_or(Some(false), |item| revocation(&item, &speaks, &values));
-    warnings.extend(env_warnings(name, &values));
+    let secrets = values.iter().filter_map(|(key, value)| Some((key.as_str(), value.secret()?)));
+    warnings.extend(secrets.filter_map(|(key, secret)| in_environment(name, key, secret)));
     let rotating = speaks.keys.iter().find(|key| key.rotating);
     let refresh_token = rotating.and_then(|key| match values.get(&key.name) {
         Some(Value::Secret(secret)) => Some(secret.clone()),
         _ => None,
     });
     let store = store?;
+    if let Some(StoreSettings::Shared(settings)) = &store {
+        let key = |key| format!("store_options.{key}");
+        let secrets = settings.secrets();
+        warnings.extend(secrets.filter_map(|(k, s)| in_environment(name, &key(k), s)));
+    }
     let login = Some(login?).filter(|_| login::is_possible(&speaks, &values));
     if !can_obtain(&speaks, &values, store.is_some()) {
         item.wrong(format!("has no way to obtain a token; write {}", wanted(&speaks, &values)));
@@ -206,14 +215,8 @@ fn revocation(item: &Item<'_>, dialect: &Dialect, values: &Values) -> Option<boo
     Some(true)
 }
 
-fn env_warnings<'a>(name: &'a str, values: &'a Values) -> impl Iterator<Item = String> + 'a {
-    values.iter().filter_map(move |(key, value)| match value.secret() {
-        Some(SecretRef::Env(variable)) => Some(format!(
-            "credentials.{name}.{key}: environment variable {variable} can be read by others who run \
-             as this user; a file is better"
-        )),
-        _ => None,
-    })
+fn in_environment(name: &str, key: &str, secret: &SecretRef) -> Option<String> {
+    readable_by_others(&format!("credentials.{name}.{key}"), secret)
 }
 
 fn refresh(item: Option<Item<'_>>) -> Option<RefreshPolicy> {
@@ -237,9 +240,4 @@ fn refresh(item: Option<Item<'_>>) -> Option<RefreshPolicy> {
         default_lifetime: default_lifetime?,
         idle_after: Some(idle_after?).filter(|idle| !idle.is_zero()),
     })
-}
-
-fn params(item: &Item<'_>) -> Option<Vec<(String, String)>> {
-    let entries = item.section()?.entries();
-    entries.into_iter().map(|(name, item)| Some((name, item.text()?))).collect()
 }

@@ -76,9 +76,8 @@ pub(super) fn read(root: Section<'_>) -> Option<Dialect> {
 }
 
 fn keys(item: &Item<'_>) -> Option<Vec<Key>> {
-    let entries = item.section()?.entries();
-    let keys: Vec<Key> = entries.iter().map(|(n, i)| key(n.clone(), i)).collect::<Option<_>>()?;
-    sound::keys(&entries, &keys);
+    let keys = item.each_entry(key)?;
+    sound::keys(&item.section()?.entries(), &keys);
     Some(keys)
 }
 
@@ -151,13 +150,12 @@ fn exchanges(
     assertions: &[Assertion],
     defaults: &Defaults,
 ) -> Option<Vec<Exchange>> {
-    let read = |(name, item): (String, Item<'_>)| {
-        let exchange = exchange(name, &item, defaults)?;
-        check_placeholders(&item, &exchange, keys, assertions)?;
-        sound::exchange(&item, &exchange, keys);
+    item.each_entry(|name, item| {
+        let exchange = exchange(name, item, defaults)?;
+        check_placeholders(item, &exchange, keys, assertions)?;
+        sound::exchange(item, &exchange, keys);
         Some(exchange)
-    };
-    item.section()?.entries().into_iter().map(read).collect()
+    })
 }
 
 fn exchange(name: String, item: &Item<'_>, defaults: &Defaults) -> Option<Exchange> {
@@ -246,9 +244,7 @@ struct Flow {
 fn flow(item: &Item<'_>, exchanges: &[Exchange]) -> Option<Flow> {
     let section = item.section()?;
     let named = |item: &Item<'_>| named(item, exchanges);
-    let obtain = section
-        .require("obtain", "obtain = [\"NAME\"]")
-        .and_then(|item| item.items().iter().map(named).collect::<Option<Vec<_>>>());
+    let obtain = section.require("obtain", "obtain = [\"NAME\"]").and_then(|item| item.each(named));
     let optional = |key| section.take(key).map_or(Some(None), |item| named(&item).map(Some));
     let (renew, revoke) = (optional("renew"), optional("revoke"));
     section.finish();

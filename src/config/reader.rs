@@ -75,6 +75,13 @@ impl<'t> Reader<'t> {
             Some(value) if problems.is_empty() => Ok(value),
             _ => {
                 problems.sort_by_key(|problem| problem.line);
+                // A value may be looked at more than once.
+                let mut told = Vec::new();
+                problems.retain(|problem| {
+                    let new = !told.contains(problem);
+                    told.push(problem.clone());
+                    new
+                });
                 Err(problems)
             }
         }
@@ -263,9 +270,26 @@ impl<'a> Item<'a> {
         array.iter().enumerate().map(child).collect()
     }
 
+    /// What `read` makes of each of [`Item::items`]; all of them are read, so that every mistake is told.
+    pub(super) fn each<T>(&self, read: impl FnMut(&Item<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let read: Vec<Option<T>> = self.items().iter().map(read).collect();
+        read.into_iter().collect()
+    }
+
+    /// What `read` makes of each entry of a table whose keys the user names; likewise.
+    pub(super) fn each_entry<T>(
+        &self,
+        mut read: impl FnMut(String, &Item<'a>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let entries = self.section()?.entries();
+        let read: Vec<Option<T>> =
+            entries.into_iter().map(|(name, item)| read(name, &item)).collect();
+        read.into_iter().collect()
+    }
+
     /// A list of strings, or one string.
     pub(super) fn texts(&self) -> Option<Vec<String>> {
-        self.items().iter().map(Item::text).collect()
+        self.each(Item::text)
     }
 
     /// A table.

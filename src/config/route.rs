@@ -188,7 +188,7 @@ fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
         }
         fit
     };
-    item.items().iter().map(method).collect()
+    item.each(method)
 }
 
 fn upstream(item: &Item<'_>, tls: TlsSettings, allow_plaintext: bool) -> Option<UpstreamConfig> {
@@ -292,7 +292,7 @@ fn replay(item: Option<Item<'_>>, known: Vec<Sign>) -> Option<ReplayConfig> {
     let section = item.section()?;
     let statuses = section.take("statuses").map_or(Some(usual.statuses), |item| {
         let status = |item: &Item<'_>| u16::try_from(item.number(400..=499)?).ok();
-        item.items().iter().map(status).collect()
+        item.each(status)
     });
     let own = section.take("expired").map_or(Some(Vec::new()), |item| signs(&item));
     let body_bytes = number(&section, "body_bytes", usual.body_bytes as u64, 0..=64 << 20);

@@ -97,8 +97,7 @@ fn default() -> ServerConfig {
 }
 
 fn listeners(item: &Item<'_>, allow_remote: bool) -> Option<Vec<Listen>> {
-    let listen: Option<Vec<Listen>> =
-        item.items().iter().map(|item| listener(item, allow_remote)).collect();
+    let listen = item.each(|item| listener(item, allow_remote));
     if listen.as_ref().is_some_and(Vec::is_empty) {
         item.wrong("is empty; write at least one address, such as [\"127.0.0.1:8080\"]");
         return None;
@@ -155,7 +154,7 @@ fn socket(item: &Item<'_>, text: &str) -> Option<SocketAddr> {
 /// Users who may connect to a socket, if there is one: whoever lists some means that they can.
 fn uids(item: &Item<'_>, socket: bool, write: &str) -> Option<Vec<u32>> {
     let uid = |item: &Item<'_>| u32::try_from(item.number(0..=u64::from(u32::MAX))?).ok();
-    let uids: Vec<u32> = item.items().iter().map(uid).collect::<Option<_>>()?;
+    let uids = item.each(uid)?;
     if !(socket || uids.is_empty()) {
         item.wrong(format!("says who may use a unix socket, and there is none; write {write}"));
         return None;
@@ -170,8 +169,7 @@ fn key(item: &Item<'_>) -> Option<KeyConfig> {
     let keys = section.require("any_of", "any_of = [{ file = \"/var/run/secrets/caller-key\" }]");
     section.finish();
     let keys = keys?;
-    let any_of: Option<Vec<SecretRef>> =
-        keys.items().iter().map(|key| key.secret(SecretRef::read)).collect();
+    let any_of = keys.each(|key| key.secret(SecretRef::read));
     if any_of.as_ref().is_some_and(Vec::is_empty) {
         keys.wrong("is empty, so that nobody could send anything; write at least one secret");
         return None;
@@ -180,7 +178,7 @@ fn key(item: &Item<'_>) -> Option<KeyConfig> {
 }
 
 fn allowed_hosts(item: &Item<'_>) -> Option<Vec<String>> {
-    item.items().iter().map(host_name).collect()
+    item.each(host_name)
 }
 
 /// A host name or address without port, in lowercase.

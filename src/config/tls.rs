@@ -7,14 +7,13 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::reader::Item;
 use super::route::optional;
-use super::server::host_name;
-use crate::tls::{TlsIdentity, TlsSettings};
+use crate::tls::{TlsError, TlsIdentity, TlsSettings};
 
 /// `tls = { … }`, of a route or a credential; what it names must load now.
 pub(super) fn tls(item: &Item<'_>) -> Option<TlsSettings> {
     let section = item.section()?;
     let ca_file = optional(&section, "ca_file", ca_file);
-    let server_name = optional(&section, "server_name", host_name);
+    let server_name = optional(&section, "server_name", server_name);
     let certificate = optional(&section, "client_cert", Item::path);
     let key = optional(&section, "client_key", Item::path);
     let pins = section.take("pin_sha256").map_or(Some(Vec::new()), |item| pins(&item));
@@ -45,8 +44,30 @@ fn loads(item: &Item<'_>, settings: &TlsSettings) -> Option<()> {
     let Err(error) = crate::tls::client(settings) else {
         return Some(());
     };
-    item.wrong(format!("{}; write the path of a PEM file", crate::telemetry::chain(&error)));
+    unfit(item, &error);
     None
+}
+
+fn unfit(item: &Item<'_>, error: &TlsError) {
+    let write = match error {
+        TlsError::Identity { .. } => "; write the key that belongs to the certificate",
+        TlsError::NoRoots => "",
+        _ => "; write the path of a PEM file",
+    };
+    item.wrong(format!("{}{write}", crate::telemetry::chain(error)));
+}
+
+/// A name or address that a certificate can be for.
+fn server_name(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?.to_ascii_lowercase();
+    let name = text.trim_matches(['[', ']']);
+    if !crate::tls::is_name(name) {
+        item.wrong(
+            "is no name or address that a certificate could be for; write one such as \"api.example\"",
+        );
+        return None;
+    }
+    Some(name.to_owned())
 }
 
 fn pins(item: &Item<'_>) -> Option<Vec<crate::tls::Pin>> {
@@ -61,7 +82,7 @@ fn pins(item: &Item<'_>) -> Option<Vec<crate::tls::Pin>> {
         }
         pin
     };
-    item.items().iter().map(pin).collect()
+    item.each(pin)
 }
 
 /// `server.tls = { … }`; what it names must load now.
@@ -79,6 +100,6 @@ pub(super) fn identity(item: &Item<'_>) -> Option<TlsIdentity> {
     let Err(error) = crate::tls::server(&identity) else {
         return Some(identity);
     };
-    item.wrong(format!("{}; write the paths of PEM files", crate::telemetry::chain(&error)));
+    unfit(item, &error);
     None
 }

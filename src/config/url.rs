@@ -44,13 +44,18 @@ pub(super) fn http_url(item: &Item<'_>, text: &str, example: &str) -> Option<Htt
         return wrong("holds a user name or password");
     }
     let default_port = if secure { 443 } else { 80 };
+    let host = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
+    if secure && !crate::tls::is_name(&host) {
+        return wrong("has a host that no certificate could be for");
+    }
     let target = uri.path_and_query().map_or("", |target| target.as_str());
+    let bare = text.split_once("://").is_some_and(|(_, rest)| rest == authority.as_str());
     Some(HttpUrl {
         secure,
-        host: authority.host().trim_matches(['[', ']']).to_ascii_lowercase(),
+        host,
         port: authority.port_u16().unwrap_or(default_port),
         authority: authority.as_str().to_owned(),
-        target: if text.ends_with(authority.as_str()) { String::new() } else { target.to_owned() },
+        target: if bare { String::new() } else { target.to_owned() },
     })
 }
 

@@ -161,6 +161,41 @@ grant ="), @"
 }
 
 #[test]
+fn parameters_that_would_be_sent_twice() {
+    let lines = "params = { grant_type = \"x\", scope = \"y\", tenant = \"acme\" }\ngrant =";
+    assert_snapshot!(told("grant =", lines), @"
+    2 problems in HOME/bearerd.toml:
+      line 7: credentials.orders.params.grant_type: is for the request itself to say; leave it out
+      line 7: credentials.orders.params.scope: has a key of its own; write it there
+    ");
+    let home = Home::new();
+    let fallback = with_credential(
+        "token_url = \"https://idp.example/token\"\ngrant = \"refresh_token\"\nclient_id = \"c\"\n\
+         client_auth = \"none\"\nstore = \"file:HOME/c.json\"\nfallback = \"password\"\n\
+         username = \"robot\"\npassword = { file = \"HOME/secret\" }\n\
+         params = { username = \"x\", refresh_token = \"y\", client_id = \"z\" }",
+    );
+    assert_snapshot!(home.told(&fallback), @"
+    3 problems in HOME/bearerd.toml:
+      line 10: credentials.c.params.username: has a key of its own; write it there
+      line 10: credentials.c.params.refresh_token: has a key of its own; write it there
+      line 10: credentials.c.params.client_id: has a key of its own; write it there
+    ");
+}
+
+#[test]
+fn parameters_where_no_form_is_sent() {
+    let vault = with_credential(
+        "provider = \"vault\"\nhost = \"vault.example\"\nrole = \"r\"\njwt = \"HOME/secret\"\n\
+         params = { tenant = \"acme\" }",
+    );
+    assert_snapshot!(Home::new().told(&vault), @"
+    1 problem in HOME/bearerd.toml:
+      line 6: credentials.c.params: are for a form, and vault sends none; leave them out
+    ");
+}
+
+#[test]
 fn a_store_of_an_unknown_kind() {
     assert_snapshot!(told("grant =", r#"store = "etcd://127.0.0.1/"
 grant ="#), @r#"

@@ -85,8 +85,9 @@ fn an_expiry_of_no_known_shape() {
 #[test]
 fn a_variable_that_is_no_text() {
     assert_snapshot!(told("command = [\"/bin/true\"]\nenvironment = { A = 1, \"B=C\" = \"x\" }"), @"
-    1 problem in HOME/bearerd.toml:
+    2 problems in HOME/bearerd.toml:
       line 4: credentials.c.environment.A: is an integer; write a string in quotes
+      line 4: credentials.c.environment.B=C: is no name of an environment variable
     ");
 }
 

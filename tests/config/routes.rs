@@ -52,6 +52,24 @@ fn a_name_that_fits_no_label() {
 }
 
 #[test]
+fn an_upstream_whose_path_looks_like_its_host() {
+    assert_snapshot!(told("https://api.example.com", "https://api.example.com/api.example.com"), @"
+    1 problem in HOME/bearerd.toml:
+      line 13: routes[0].upstream: has a path; write scheme and host only: paths are passed on unchanged
+    ");
+}
+
+#[test]
+fn what_must_not_be_there_cannot_be_told_of_an_answer() {
+    let lines = "credential = \"orders\"\n\
+                 replay = { expired = [{ status = 403, at = \"/ok\", exists = false }] }";
+    assert_snapshot!(told("credential = \"orders\"", lines), @"
+    1 problem in HOME/bearerd.toml:
+      line 15: routes[0].replay.expired[0].exists: is false; write true, or `is` or `has`: only what is there can be told
+    ");
+}
+
+#[test]
 fn an_upstream_without_a_scheme() {
     assert_snapshot!(told("https://api.example.com", "api.example.com"), @r#"
     1 problem in HOME/bearerd.toml:

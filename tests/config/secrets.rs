@@ -104,6 +104,24 @@ fn a_secret_in_the_environment_is_allowed_with_a_warning() {
 }
 
 #[test]
+fn secrets_of_stores_and_callers_in_the_environment_are_warned_of_as_well() {
+    let home = Home::new();
+    let variable = "{ env = \"PATH\" }";
+    let text = changed(
+        "[server]",
+        &format!("[server]\nkey = {{ any_of = [{variable}, {{ file = \"HOME/secret\" }}] }}"),
+    );
+    let options = format!("store_options = {{ password = {variable} }}");
+    let text =
+        text.replace("grant =", &format!("store = \"redis://127.0.0.1\"\n{options}\ngrant ="));
+    let config = home.load(&text).expect("valid");
+    assert_snapshot!(config.warnings.join("\n"), @"
+    credentials.orders.store_options.password: environment variable PATH can be read by others who run as this user; a file is better
+    server.key.any_of: environment variable PATH can be read by others who run as this user; a file is better
+    ");
+}
+
+#[test]
 fn a_secret_file_with_a_nul() {
     let home = Home::new();
     home.write("secret", "not-told-to-anybody\0");

@@ -240,7 +240,7 @@ fn a_certificate_that_is_none() {
     assert_snapshot!(told("admin =", "tls = { cert = \"HOME/secret\", key = \"HOME/secret\" }
 admin ="), @"
     1 problem in HOME/bearerd.toml:
-      line 3: server.tls: HOME/secret holds no certificate; write the paths of PEM files
+      line 3: server.tls: HOME/secret holds no certificate; write the path of a PEM file
     ");
 }
 

@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::support::{Home, VALID, chain, told};
+use crate::support::{Home, VALID, chain, told, with_credential};
 
 #[test]
 fn a_text_that_is_no_toml() {
@@ -183,4 +183,43 @@ fn what_is_quoted_back_cannot_steer_a_terminal() {
     1 problem in HOME/bearerd.toml:
       line 7: credentials.orders.grant: is "\u{1b}[2J\ttwo\nlines"; write "client_credentials" or "refresh_token" or "password" or "jwt_bearer" or "token_exchange"
     "#);
+}
+
+#[test]
+fn every_wrong_entry_of_a_list_or_table_is_told_and_each_once() {
+    let listen = "listen = [\"127.0.0.1\", \"0.0.0.0:80\", \"unix:x\"]";
+    let text = VALID.replace("listen = [\"127.0.0.1:8080\"]", listen);
+    let lines = "headers = { \"a b\" = \"x\", cookie = \"y\" }\n\
+                 params = { one = 1, two = 2 }\nclient_auth = \"basic_raw\"\nclient_id = 7";
+    let text = text.replace("client_id = \"orders-sidecar\"", lines);
+    let route = "credential = \"orders\"\nmethods = [\"get\", \"TRACE\"]\n\
+                 replay = { statuses = [200, 500] }\ntls = { pin_sha256 = [\"a\", \"b\"] }";
+    let text = text.replace("credential = \"orders\"", route);
+    assert_snapshot!(Home::new().told(&text), @r#"
+    14 problems in HOME/bearerd.toml:
+      line 2: server.listen[0]: is "127.0.0.1", not an IP address and a port; write "127.0.0.1:8080" or "[::1]:8080"
+      line 2: server.listen[1]: would let other machines send requests with the token; write "127.0.0.1:PORT", or allow_remote = true if that is meant
+      line 2: server.listen[2]: a unix socket needs an absolute path; write "unix:/run/bearerd/proxy.sock"
+      line 8: credentials.orders.headers.a b: is no header that can be added; write one such as "x-tenant"
+      line 8: credentials.orders.headers.cookie: is no header that can be added; write one such as "x-tenant"
+      line 9: credentials.orders.params.one: is an integer; write a string in quotes
+      line 9: credentials.orders.params.two: is an integer; write a string in quotes
+      line 11: credentials.orders.client_id: is an integer; write a string in quotes
+      line 18: routes[0].methods[0]: "get" is never forwarded; write methods such as "GET", in capitals
+      line 18: routes[0].methods[1]: "TRACE" is never forwarded; write methods such as "GET", in capitals
+      line 19: routes[0].replay.statuses[0]: is 200; write a whole number from 400 to 499
+      line 19: routes[0].replay.statuses[1]: is 500; write a whole number from 400 to 499
+      line 20: routes[0].tls.pin_sha256[0]: is no pin; write the base64 of the SHA-256 of the certificate's public key (44 characters)
+      line 20: routes[0].tls.pin_sha256[1]: is no pin; write the base64 of the SHA-256 of the certificate's public key (44 characters)
+    "#);
+    assert_snapshot!(told("grant =", "scope = [1, \"read\", true]\ngrant ="), @"
+    2 problems in HOME/bearerd.toml:
+      line 7: credentials.orders.scope[0]: is an integer; write a string in quotes
+      line 7: credentials.orders.scope[2]: is a boolean; write a string in quotes
+    ");
+    let vendor = with_credential("provider = \"vmware-csp\"\nhost = 7\nparams = { a = \"b\" }");
+    assert_snapshot!(Home::new().told(&vendor), @"
+    1 problem in HOME/bearerd.toml:
+      line 3: credentials.c.host: is an integer; write a string in quotes
+    ");
 }

@@ -191,21 +191,20 @@ async fn what_a_refused_configuration_lacked_may_come_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_route_that_cannot_be_wired_leaves_credentials_and_connections_as_they_are() {
+async fn a_route_that_is_wrong_leaves_credentials_and_connections_as_they_are() {
     let stage = Stage::new();
     let daemon = start(&stage, &stage.route(""));
     daemon.ready().await;
     let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
     assert_eq!(caller.request("GET", "/", &[], b"").await.expect("an answer").status, 200);
     let token = stage.tokens.latest();
-    // The credential would start anew, another one would come, and the first route cannot be: found
-    // while reading, and while wiring.
+    // The credential would start anew, another one would come, and the first route cannot be.
     let nonsense = stage.home.write("nonsense.pem", "not a certificate");
     let more = stage.credential("").replace("[credentials.c]", "[credentials.d]");
     let unreadable = format!("name = \"s\"\ntls = {{ ca_file = \"{nonsense}\" }}");
     for (failures, bad, told) in [
         (1, route_to("https://localhost:1", &unreadable), "nonsense.pem"),
-        (2, route_to("https://a..b", "name = \"s\""), "route s"),
+        (2, route_to("https://a..b", "name = \"s\""), "no certificate could be for"),
     ] {
         let changed = stage.credential("scope = [\"more\"]");
         replace(

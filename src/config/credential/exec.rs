@@ -68,7 +68,7 @@ fn is_program(path: &Path) -> bool {
 
 /// Text, or a secret as everywhere else; `{ env = "NAME" }` hands a variable on.
 fn environment(item: &Item<'_>) -> Option<Vec<(String, SecretRef)>> {
-    let variable = |(name, item): (String, Item<'_>)| {
+    item.each_entry(|name, item| {
         if name.is_empty() || name.contains(['=', '\0']) {
             item.wrong("is no name of an environment variable");
             return None;
@@ -79,8 +79,7 @@ fn environment(item: &Item<'_>) -> Option<Vec<(String, SecretRef)>> {
             SecretRef::Value(Secret::new(item.text()?))
         };
         Some((name, value))
-    };
-    item.section()?.entries().into_iter().map(variable).collect()
+    })
 }
 
 fn output(section: &Section<'_>) -> Option<Output> {
@@ -107,8 +106,8 @@ fn output(section: &Section<'_>) -> Option<Output> {
         Some(Word::GitCredential) => Output::GitCredential,
         Some(Word::Json) => {
             let pointer = token.map_or(Some("/access_token".to_owned()), |item| pointer(&item))?;
-            let rules = expiries.iter().flat_map(Item::items).map(|item| expiry(&item));
-            Output::Json(pointer, rules.collect::<Option<_>>()?)
+            let rules = expiries.map_or(Some(Vec::new()), |item| item.each(expiry));
+            Output::Json(pointer, rules?)
         }
     })
 }

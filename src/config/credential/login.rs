@@ -80,7 +80,7 @@ fn parameters(
     params: &[(String, String)],
 ) -> Option<Vec<(String, String)>> {
     let query = || login.and_then(|login| login.code.as_ref()).into_iter().flat_map(|c| &c.query);
-    let parameter = |(name, item): (String, Item<'_>)| {
+    item.each_entry(|name, item| {
         let made = RESERVED.contains(&name.as_str()) || query().any(|(own, _)| *own == name);
         let goes_along =
             GO_ALONG.contains(&name.as_str()) && params.iter().any(|(sent, _)| *sent == name);
@@ -94,10 +94,7 @@ fn parameters(
             return Some((name, item.text()?));
         }
         None
-    };
-    // All of them are read, so that every mistake is told.
-    let read: Vec<Option<_>> = item.section()?.entries().into_iter().map(parameter).collect();
-    read.into_iter().collect()
+    })
 }
 
 #[cfg(test)]

@@ -56,12 +56,10 @@ pub(super) fn read(
     let dpop = section.take("dpop").map_or(Some(false), |item| item.bool());
     let headers = section.take("headers").map_or(Some(Vec::new()), |item| headers(&item));
     let token_types = section.take("token_types").map_or(Some(Vec::new()), |item| item.texts());
-    for item in section.take("audience").iter().flat_map(Item::items) {
-        params.push(("audience".to_owned(), item.text()?));
-    }
-    for item in section.take("resource").iter().flat_map(Item::items) {
-        params.push(("resource".to_owned(), resource(&item)?));
-    }
+    let audience = section.take("audience").map_or(Some(Vec::new()), |item| item.texts());
+    let resource = section.take("resource").map_or(Some(Vec::new()), |item| item.each(resource));
+    params.extend(audience?.into_iter().map(|text| ("audience".to_owned(), text)));
+    params.extend(resource?.into_iter().map(|text| ("resource".to_owned(), text)));
     let (discovered, grant, authentication) = (discovered?, grant?, authentication?);
     // RFC 7617 §2: where nothing is encoded, the first colon ends the id.
     let client_id = section
@@ -77,8 +75,7 @@ pub(super) fn read(
     choices.assertion_issuer = section.has("assertion_issuer");
     if grant == Grant::JwtBearer {
         choices.claims = section.take("assertion_claims").map_or(Some(Vec::new()), |item| {
-            let entries = item.section()?.entries();
-            entries.into_iter().map(|(name, item)| Some((name, item.text()?))).collect()
+            item.each_entry(|name, item| Some((name, item.text()?)))
         })?;
     }
     choices.authorization = section.has("authorization_url");
@@ -175,7 +172,7 @@ fn resource(item: &Item<'_>) -> Option<String> {
 }
 
 fn headers(item: &Item<'_>) -> Option<Vec<(HeaderName, Template)>> {
-    let header = |(name, item): (String, Item<'_>)| {
+    item.each_entry(|name, item| {
         let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
         let Some(parsed) = parsed.filter(|name| !RESERVED.contains(name)) else {
             item.wrong("is no header that can be added; write one such as \"x-tenant\"");
@@ -187,8 +184,7 @@ fn headers(item: &Item<'_>) -> Option<Vec<(HeaderName, Template)>> {
             return None;
         }
         Some((parsed, Template::literal(&text)))
-    };
-    item.section()?.entries().into_iter().map(header).collect()
+    })
 }
 
 /// Tells unknown keys although it is open which grant is meant: those that no choice has.

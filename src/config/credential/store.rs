@@ -185,6 +185,9 @@ mod redis {
             return wrong("names no database by its number");
         };
         let host = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
+        if secure && !crate::tls::is_name(&host) {
+            return wrong("has a host that no certificate could be for");
+        }
         let port = authority.port_u16().unwrap_or(6379);
         Some(Url {
             secure,

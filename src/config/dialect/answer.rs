@@ -31,9 +31,7 @@ pub(super) fn ok(item: &Item<'_>, base: OkRules) -> Option<OkRules> {
     let body = section.take("body").map_or(Some(base.body), |item| {
         item.choice(&[("json", BodyKind::Json), ("form", BodyKind::Form), ("text", BodyKind::Text)])
     });
-    let expiry = section
-        .take("expiry")
-        .map_or(Some(base.expiry), |item| item.items().iter().map(expiry).collect());
+    let expiry = section.take("expiry").map_or(Some(base.expiry), |item| item.each(expiry));
     let renewable =
         section.take("renewable").map_or(Some(base.renewable), |item| pointer(&item).map(Some));
     section.finish();
@@ -52,12 +50,11 @@ pub(super) fn ok(item: &Item<'_>, base: OkRules) -> Option<OkRules> {
 }
 
 fn headers(item: &Item<'_>) -> Option<Vec<(HeaderName, String)>> {
-    let header = |(name, item): (String, Item<'_>)| {
+    item.each_entry(|name, item| {
         let parsed = HeaderName::from_bytes(name.as_bytes());
         let wrong = |_| item.wrong("is no header name; write one such as \"metadata-flavor\"");
         Some((parsed.map_err(wrong).ok()?, item.text()?))
-    };
-    item.section()?.entries().into_iter().map(header).collect()
+    })
 }
 
 pub(in crate::config) fn expiry(item: &Item<'_>) -> Option<Rule> {
@@ -93,7 +90,7 @@ pub(in crate::config) fn expiry(item: &Item<'_>) -> Option<Rule> {
 }
 
 pub(super) fn matchers(item: &Item<'_>) -> Option<Vec<Matcher>> {
-    item.items().iter().map(matcher).collect()
+    item.each(matcher)
 }
 
 fn matcher(item: &Item<'_>) -> Option<Matcher> {
@@ -101,7 +98,7 @@ fn matcher(item: &Item<'_>) -> Option<Matcher> {
     let id = section.require("id", "id = \"E1\"").and_then(|item| item.text());
     let status = section.take("status").map_or(Some(Vec::new()), |item| statuses(&item));
     let at = section.take("at").map_or(Some(None), |item| pointer(&item).map(Some));
-    let test = test(&section);
+    let test = test(&section, true);
     let missing = section.take("missing").map_or(Some(None), |item| pointer(&item).map(Some));
     let empty = section.take("empty").map_or(Some(false), |item| item.bool());
     let media_type = section.take("type").map_or(Some(None), |item| item.text().map(Some));
@@ -167,5 +164,5 @@ fn statuses(item: &Item<'_>) -> Option<Vec<Status>> {
         }
         _ => u16::try_from(item.number(100..=599)?).ok().map(Status::Exactly),
     };
-    item.items().iter().map(status).collect()
+    item.each(status)
 }

@@ -11,8 +11,7 @@ use crate::source::dialect::Key;
 use crate::source::template::Template;
 
 pub(super) fn assertions(item: &Item<'_>, keys: &[Key]) -> Option<Vec<Assertion>> {
-    let entries = item.section()?.entries();
-    entries.into_iter().map(|(name, item)| assertion(name, &item, keys)).collect()
+    item.each_entry(|name, item| assertion(name, item, keys))
 }
 
 fn assertion(name: String, item: &Item<'_>, keys: &[Key]) -> Option<Assertion> {
@@ -52,6 +51,5 @@ fn assertion(name: String, item: &Item<'_>, keys: &[Key]) -> Option<Assertion> {
 }
 
 fn claims(item: &Item<'_>) -> Option<Vec<(String, Template)>> {
-    let claim = |(name, item): (String, Item<'_>)| Some((name, template(&item)?));
-    item.section()?.entries().into_iter().map(claim).collect()
+    item.each_entry(|name, item| Some((name, template(item)?)))
 }

@@ -77,7 +77,7 @@ fn address(item: &Item<'_>, keys: &[Key], example: &str) -> Option<Template> {
 /// RFC 6749 §3.1: each parameter once.
 fn query(item: &Item<'_>, keys: &[Key]) -> Option<Vec<(String, Template)>> {
     let mut names: Vec<String> = Vec::new();
-    let parameter = |item: &Item<'_>| {
+    item.each(|item| {
         let pair = item.items();
         let [name, value] = pair.as_slice() else {
             item.wrong("is no pair; write [\"name\", \"value or {key}\"]");
@@ -96,10 +96,7 @@ fn query(item: &Item<'_>, keys: &[Key]) -> Option<Vec<(String, Template)>> {
         }
         names.push(written.clone());
         Some((written, value?))
-    };
-    // All of them are read, so that every mistake is told.
-    let read: Vec<Option<_>> = item.items().iter().map(parameter).collect();
-    read.into_iter().collect()
+    })
 }
 
 /// A template of keys that anybody may see: a browser shows its address, and remembers it.
@@ -155,5 +152,5 @@ fn named(
         }
         None
     };
-    item.items().iter().map(read).collect()
+    item.each(read)
 }

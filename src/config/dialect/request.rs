@@ -18,18 +18,17 @@ pub(super) fn template(item: &Item<'_>) -> Option<Template> {
 }
 
 pub(super) fn headers(item: &Item<'_>) -> Option<Vec<(HeaderName, Template)>> {
-    let header = |(name, item): (String, Item<'_>)| {
+    item.each_entry(|name, item| {
         let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else {
             item.wrong("is no header name; write one such as \"x-api-key\"");
             return None;
         };
-        Some((parsed, template(&item)?))
-    };
-    item.section()?.entries().into_iter().map(header).collect()
+        Some((parsed, template(item)?))
+    })
 }
 
 pub(super) fn pairs_of_text(item: &Item<'_>) -> Option<Vec<(String, String)>> {
-    item.section()?.entries().into_iter().map(|(key, item)| Some((key, item.text()?))).collect()
+    item.each_entry(|key, item| Some((key, item.text()?)))
 }
 
 pub(super) fn body(section: &Section<'_>) -> Option<Body> {
@@ -38,9 +37,7 @@ pub(super) fn body(section: &Section<'_>) -> Option<Body> {
             json.wrong("stands beside a form; write only one of them");
             None
         }
-        (Some(form), None) => {
-            form.items().iter().map(form_pair).collect::<Option<_>>().map(Body::Form)
-        }
+        (Some(form), None) => form.each(form_pair).map(Body::Form),
         (None, Some(item)) => json(&item).map(Body::Json),
         (None, None) => Some(Body::Empty),
     }
@@ -85,12 +82,8 @@ fn json(item: &Item<'_>) -> Option<Json> {
         DeValue::Integer(number) => {
             Json::Plain(number.as_str().parse::<i64>().map(Into::into).unwrap_or_default())
         }
-        DeValue::Array(_) => Json::List(item.items().iter().map(json).collect::<Option<_>>()?),
-        DeValue::Table(_) => {
-            let entries = item.section()?.entries();
-            let entry = |(key, item): (String, Item<'_>)| Some((key, json(&item)?));
-            Json::Object(entries.into_iter().map(entry).collect::<Option<_>>()?)
-        }
+        DeValue::Array(_) => Json::List(item.each(json)?),
+        DeValue::Table(_) => Json::Object(item.each_entry(|key, item| Some((key, json(item)?)))?),
         DeValue::Float(_) | DeValue::Datetime(_) => {
             item.wrong("cannot stand in a request; write it as a string");
             return None;
