@@ -267,9 +267,9 @@ impl<S: TokenSource> Refresher<S> {
                 self.accept(memory, refresh_token.as_ref(), fetched, took).await;
             }
             Err(error) => {
-                if let Some(newest) = &error.rotated {
+                let sent = refresh_token.as_ref();
+                if let Some(written) = self.rotation.after_failure(sent, &error) {
                     memory.doubt = None;
-                    let written = self.rotation.replace(refresh_token.as_ref(), newest);
                     self.report_store(memory, &written);
                 }
                 self.fail(memory, trigger, &error, took);

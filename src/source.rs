@@ -111,7 +111,10 @@ pub trait TokenSource: Send {
     ) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
 
     /// Revokes `token` (RFC 7009), where the identity provider offers that.
-    fn revoke(&self, token: &AccessToken) -> impl Future<Output = Result<(), FetchError>> + Send;
+    fn revoke(
+        &mut self,
+        token: &AccessToken,
+    ) -> impl Future<Output = Result<(), FetchError>> + Send;
 
     /// A digest of every secret and file that a fetch would read now; tells whether trying again
     /// after a terminal answer can have another outcome.
@@ -167,7 +170,7 @@ impl TokenSource for Source {
         }
     }
 
-    async fn revoke(&self, token: &AccessToken) -> Result<(), FetchError> {
+    async fn revoke(&mut self, token: &AccessToken) -> Result<(), FetchError> {
         match self {
             Self::Dialect(source) => source.revoke(token).await,
             Self::File(source) => source.revoke(token).await,
@@ -285,6 +288,9 @@ pub struct FetchError {
     pub ambiguous: bool,
     /// A new refresh token that came with an unusable answer: it replaces the one sent all the same.
     pub rotated: Option<Box<Secret>>,
+    /// The refresh token was refused, and it is another way in that failed after that: it is not to be
+    /// sent again.
+    pub gave_up: bool,
     /// The cause, when it lies on our side.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -304,6 +310,7 @@ impl FetchError {
             retry_after: None,
             ambiguous: false,
             rotated: None,
+            gave_up: false,
             source: None,
         }
     }

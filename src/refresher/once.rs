@@ -116,10 +116,10 @@ impl<S: TokenSource> Refresher<S> {
         let result = self.source.fetch(attempt).await;
         let (written, rotated) = match &result {
             Ok(fetched) => (self.rotation.take(sent, fetched), fetched.refresh_token.is_some()),
-            Err(FetchError { rotated: Some(newest), .. }) => {
-                (self.rotation.replace(sent, newest), true)
+            Err(error) => {
+                let written = self.rotation.after_failure(sent, error);
+                (written.unwrap_or(Ok(())), error.rotated.is_some())
             }
-            Err(_) => (Ok(()), false),
         };
         if written.is_err() {
             let written = self.sync_for(SYNC_FOR).await;
@@ -162,9 +162,7 @@ impl<S: TokenSource> Refresher<S> {
                 if settled { Ok(fetched.token) } else { Err(OnceError::Unwritten(None)) }
             }
             Err(error) => {
-                if let Some(newest) = &error.rotated {
-                    let _ = self.rotation.replace(sent, newest);
-                }
+                let _ = self.rotation.after_failure(sent, &error);
                 self.tell_failure(&mut memory, &error, sent.is_some()).await;
                 let settled = self.settled_within(SYNC_FOR).await;
                 Err(if settled { error.into() } else { OnceError::Unwritten(Some(error)) })

@@ -28,15 +28,15 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 pub struct Sharing {
     agreement: Agreement,
     look_at: Moment,
-    /// The store could not be used, and that was told.
-    down: bool,
+    /// The store could not be used, and that was told, with whether a person is needed.
+    down: Option<bool>,
 }
 
 impl Sharing {
     /// By that agreement.
     #[must_use]
     pub fn by(agreement: Agreement) -> Self {
-        Self { agreement, look_at: Moment::now(), down: false }
+        Self { agreement, look_at: Moment::now(), down: None }
     }
 
     /// What this process calls itself in the store.
@@ -136,17 +136,19 @@ impl<S: TokenSource> Refresher<S> {
             return;
         }
         let refused = matches!(error.reason, Reason::BadGrant | Reason::NeedsOperator);
+        let (now, failures) = (Moment::now(), memory.failures);
+        let next = memory.activity.next_attempt().map(|at| (at.remaining(now), failures));
         let outcome = if error.rotated.is_some() {
             self.tell_success(memory).await;
             return;
+        } else if error.gave_up && sent {
+            Outcome::Refused(next)
         } else if error.class == Class::Terminal && refused && sent {
-            Outcome::Refused
+            Outcome::Refused(None)
         } else if error.ambiguous {
             Outcome::Lost
         } else {
-            let (now, failures) = (Moment::now(), memory.failures);
-            let next = memory.activity.next_attempt();
-            Outcome::Failed(next.map(|at| (at.remaining(now), failures)))
+            Outcome::Failed(next)
         };
         self.tell(memory, outcome).await;
     }
@@ -224,7 +226,7 @@ impl<S: TokenSource> Refresher<S> {
         let sharing = self.sharing.as_mut()?;
         let error = match verdict {
             Ok(verdict) => {
-                if std::mem::take(&mut sharing.down) {
+                if sharing.down.take().is_some() {
                     info!(credential = self.name, "token store available again");
                 }
                 return Some(verdict);
@@ -232,12 +234,12 @@ impl<S: TokenSource> Refresher<S> {
             Err(error) => error,
         };
         let text = chain(&error);
-        if !std::mem::replace(&mut sharing.down, true) {
+        let needs_operator = matches!(error, RegisterError::Unusable { .. });
+        if sharing.down.replace(needs_operator) != Some(needs_operator) {
             error!(credential = self.name, error = text, "token store not available");
         }
         let now = Moment::now();
         if matches!(memory.activity, Activity::Fetching) {
-            let needs_operator = matches!(error, RegisterError::Unusable { .. });
             let next = now.plus(Duration::from_secs_f64(1.0 + (self.entropy)()));
             self.say(memory, Activity::BackingOff(next), format!("store: {text}"), needs_operator);
         }

@@ -107,7 +107,7 @@ impl TokenSource for Scripted {
         })
     }
 
-    async fn revoke(&self, _: &AccessToken) -> Result<(), FetchError> {
+    async fn revoke(&mut self, _: &AccessToken) -> Result<(), FetchError> {
         self.script().revoked += 1;
         Ok(())
     }

@@ -204,7 +204,7 @@ impl TokenSource for ExecSource {
     }
 
     /// A program has no way to take a token back.
-    async fn revoke(&self, _: &AccessToken) -> Result<(), FetchError> {
+    async fn revoke(&mut self, _: &AccessToken) -> Result<(), FetchError> {
         Ok(())
     }
 

@@ -47,7 +47,7 @@ impl TokenSource for FileSource {
     }
 
     /// The file is somebody else's.
-    async fn revoke(&self, _: &AccessToken) -> Result<(), FetchError> {
+    async fn revoke(&mut self, _: &AccessToken) -> Result<(), FetchError> {
         Ok(())
     }
 

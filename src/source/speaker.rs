@@ -82,18 +82,23 @@ impl DialectSource {
             self.dialect.obtain.iter().filter(|e| e.applies(|key| rendered.get(key))).collect();
         let spends = |exchange: &&Exchange| self.spends_refresh_token(exchange);
         let spared = attempt.in_doubt && !ways.iter().all(spends);
-        let mut refused = None;
+        let (mut refused, mut dead) = (None, false);
         for (index, exchange) in ways.iter().enumerate().filter(|(_, e)| !(spared && spends(e))) {
+            let spends = spends(exchange);
             match self.send(exchange, &mut rendered, attempt).await {
                 Ok(mut fetched) => {
-                    fetched.gave_up = ways[..index].iter().any(spends);
+                    fetched.gave_up = ways[..index].iter().any(|e| self.spends_refresh_token(e));
                     return Ok(fetched);
                 }
-                // With a new refresh token at hand that one comes first, the next time.
-                Err(Refusal { error, try_next: true }) if error.rotated.is_none() => {
+                Err(Refusal { mut error, try_next }) => {
+                    error.gave_up = dead && !spends;
+                    // With a new refresh token at hand that one comes first, the next time.
+                    if !try_next || error.rotated.is_some() {
+                        return Err(error);
+                    }
+                    dead |= spends && error.class == Class::Terminal;
                     refused = Some(error);
                 }
-                Err(Refusal { error, .. }) => return Err(error),
             }
         }
         // Refused with nowhere to go, or nothing to send at all: a person is needed.
@@ -283,7 +288,11 @@ impl TokenSource for DialectSource {
                     && error.rotated.is_none()
                     && self.secrets() != read =>
             {
-                self.obtain(attempt).await
+                let in_doubt = attempt.in_doubt || error.gave_up;
+                self.obtain(Attempt { in_doubt, ..attempt }).await.map_err(|mut again| {
+                    again.gave_up |= error.gave_up;
+                    again
+                })
             }
             result => result,
         };
@@ -295,10 +304,13 @@ impl TokenSource for DialectSource {
         result
     }
 
-    async fn revoke(&self, token: &AccessToken) -> Result<(), FetchError> {
-        let Some(exchange) = &self.dialect.revoke else {
+    async fn revoke(&mut self, token: &AccessToken) -> Result<(), FetchError> {
+        let dialect = Arc::clone(&self.dialect);
+        let Some(exchange) = &dialect.revoke else {
             return Ok(());
         };
+        // The token may be of a former process, or the last attempt have failed.
+        self.discover().await?;
         let mut rendered = self.rendered(None)?;
         if !exchange.applies(|key| rendered.get(key)) {
             let mut error = FetchError::new(Class::Terminal, Reason::Input);
@@ -307,7 +319,7 @@ impl TokenSource for DialectSource {
         }
         rendered.set("access_token", token.value().expose());
         self.add_assertions(exchange, &mut rendered, Attempt::at(Moment::now()))?;
-        let request = exchange::render(exchange, &self.dialect, &rendered, &[])?;
+        let request = exchange::render(exchange, &dialect, &rendered, &[])?;
         let answer = self.endpoint.send(request, None).await?;
         answer::read_revocation(&answer, &exchange.ok)
     }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{Record, Store, StoreError};
 use crate::clock::Moment;
 use crate::secret::{Secret, SecretError, SecretRef};
-use crate::source::Fetched;
+use crate::source::{FetchError, Fetched};
 use crate::token::AccessToken;
 
 /// Whose tokens a credential obtains, and which; as digests of what is configured, so that a stored
@@ -186,8 +186,9 @@ impl Rotation {
         let old = sent.filter(|_| !fetched.gave_up);
         let refresh_token = fetched.refresh_token.as_ref().or(old);
         let rotated = fetched.refresh_token.is_some() || fetched.gave_up;
-        let given_up_before = self.record.as_ref().is_some_and(|r| r.refresh_token.is_none());
-        let kept = self.store.is_some() && (refresh_token.is_some() || given_up_before);
+        // An access token alone does not take the place of a refresh token, another account's included.
+        let nothing_lost = self.record.as_ref().is_none_or(|r| r.refresh_token.is_none());
+        let kept = self.store.is_some() && (refresh_token.is_some() || nothing_lost);
         if !rotated && !kept && !self.shared {
             return Ok(());
         }
@@ -197,15 +198,28 @@ impl Rotation {
         self.sync()
     }
 
-    /// Takes over a new refresh token that came without a usable access token, in memory first and
-    /// then in the store.
-    ///
-    /// # Errors
-    /// As [`Self::take`].
-    pub fn replace(&mut self, sent: Option<&Secret>, newest: &Secret) -> Result<(), StoreError> {
-        self.record = Some(self.record_of(Some(newest), self.began_with(sent), None));
+    /// Takes over what a failed attempt means for the refresh token, in memory first and then in the
+    /// store: another one that came without a usable access token, or that `sent` is not to be sent
+    /// again. `None` if it is as it was; else as [`Self::take`].
+    pub fn after_failure(
+        &mut self,
+        sent: Option<&Secret>,
+        error: &FetchError,
+    ) -> Option<Result<(), StoreError>> {
+        let began_with = self.began_with(sent);
+        let record = match &error.rotated {
+            Some(newest) => self.record_of(Some(newest), began_with, None),
+            None if error.gave_up => {
+                // The access token that lies there is still good.
+                let own = self.record.take().filter(|record| !self.anothers(record));
+                let own = own.unwrap_or_else(|| self.record_of(None, None, None));
+                Record { refresh_token: None, bootstrap_sha256: began_with, ..own }
+            }
+            None => return None,
+        };
+        self.record = Some(record);
         self.unsynced = self.store.is_some();
-        self.sync()
+        Some(self.sync())
     }
 
     /// Whether a person's login could be left in the store, as far as can be told beforehand.
@@ -426,6 +440,28 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_refresh_token_is_not_sent_again_although_the_other_way_in_failed() {
+        use crate::source::{Class, Reason};
+        let home = tempfile::tempdir().unwrap();
+        let store = || Some(Store::File(FileStore::new(home.path().join("store.json"))));
+        let mut rotation = Rotation { store: store(), ..configured(Some("first"), None) };
+        rotation.open().unwrap();
+        rotation.take(Some(&secret("first")), &fetched(Some("second"))).unwrap();
+        let mut error = FetchError::new(Class::Transient, Reason::Server);
+        assert!(rotation.after_failure(Some(&secret("second")), &error).is_none());
+        assert_eq!(current(&rotation).as_deref(), Some("second"));
+        error.gave_up = true;
+        rotation.after_failure(Some(&secret("second")), &error).unwrap().unwrap();
+        drop(rotation);
+        let mut restarted = Rotation { store: store(), ..configured(Some("first"), None) };
+        restarted.open().unwrap();
+        assert_eq!(current(&restarted), None);
+        assert!(restarted.restored(Moment::now()).is_some(), "the token at hand is good");
+        let mended = configured(Some("third"), restarted.record.as_ref());
+        assert_eq!(current(&mended).as_deref(), Some("third"));
+    }
+
+    #[test]
     fn an_answer_without_a_refresh_token_keeps_the_one_that_was_sent() {
         let home = tempfile::tempdir().unwrap();
         let store = || Some(Store::File(FileStore::new(home.path().join("store.json"))));
@@ -440,6 +476,27 @@ mod tests {
         restarted.open().unwrap();
         assert_eq!(current(&restarted).as_deref(), Some("second"));
         assert!(restarted.restored(Moment::now()).is_some());
+    }
+
+    #[test]
+    fn without_a_refresh_token_the_access_token_is_kept_but_not_in_the_place_of_one() {
+        let home = tempfile::tempdir().unwrap();
+        let identity =
+            |account: &str| Some(Identity { account: account.to_owned(), request: "r".to_owned() });
+        let opened = |account: &str| {
+            let store = Store::File(FileStore::new(home.path().join("store.json")));
+            let mut rotation = Rotation::new(None, Some(store)).of(identity(account));
+            rotation.open().unwrap();
+            rotation
+        };
+        opened("a").take(None, &fetched(None)).unwrap();
+        assert!(opened("b").restored(Moment::now()).is_none());
+        let mut own = opened("a");
+        assert!(own.restored(Moment::now()).is_some());
+        own.take(None, &fetched(Some("first"))).unwrap();
+        drop(own);
+        opened("b").take(None, &fetched(None)).unwrap();
+        assert_eq!(current(&opened("a")).as_deref(), Some("first"));
     }
 
     #[test]

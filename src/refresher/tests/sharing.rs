@@ -101,6 +101,33 @@ async fn a_refusal_is_asked_for_once_and_told_to_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_token_is_over_for_all_and_all_wait_although_it_is_the_other_way_in_that_failed()
+{
+    let register = Register::default();
+    let traits = Traits { fallback: true, ..rotating() };
+    let benches: Vec<_> = (0..3).map(|_| Bench::run(setting(&register, traits.clone()))).collect();
+    wait_seconds(5.0).await;
+    let gave_up = || {
+        Answer::Fails(FetchError {
+            gave_up: true,
+            ..FetchError::new(Class::Terminal, Reason::BadClient)
+        })
+    };
+    for bench in &benches {
+        bench.script().always = Box::new(gave_up);
+    }
+    wait_seconds(150.0).await;
+    assert_eq!(fetches(&benches), 2, "a pause is everybody's");
+    wait_seconds(1000.0).await;
+    let mut sent: Vec<_> =
+        benches.iter().flat_map(|bench| bench.script().fetches.clone()).collect();
+    sent.sort_by_key(|fetch| fetch.at);
+    assert!(sent.len() >= 4, "{sent:?}");
+    let sent: Vec<_> = sent[..4].iter().map(|fetch| fetch.refresh_token.as_deref()).collect();
+    assert_eq!(sent, [Some("first"), Some("next"), None, None]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_one_must_wait_for_all_wait_for() {
     let register = Register::default();
     let benches = replicas(&register, 4);

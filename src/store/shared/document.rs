@@ -187,14 +187,19 @@ impl Document {
 
     /// The attempt failed, and nothing was spent.
     #[must_use]
-    pub fn failed(&self, nonce: String, failure: Option<(Duration, u32)>) -> Self {
-        let mut next = self.next(nonce);
-        next.intent = None;
-        if let Some((wait, failures)) = failure {
-            let (by, wait) = (next.nonce.clone(), whole(wait));
-            next.pause = Some(Pause { by, wait, failures });
-        }
-        next
+    pub fn failed(&self, nonce: String) -> Self {
+        Self { intent: None, ..self.next(nonce) }
+    }
+
+    /// This one, with what everybody waits after a `failure`, if there is something.
+    #[must_use]
+    pub fn paused(self, failure: Option<(Duration, u32)>) -> Self {
+        let pause = failure.map(|(wait, failures)| Pause {
+            by: self.nonce.clone(),
+            wait: whole(wait),
+            failures,
+        });
+        Self { pause: pause.or(self.pause), ..self }
     }
 
     /// The register went back to `found`: what was known, in a life of its own. Who is calling with

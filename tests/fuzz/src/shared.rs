@@ -168,7 +168,7 @@ impl Process {
         };
         match which {
             0 => Outcome::Renewed(Box::new(self.held.record.clone().unwrap_or(fresh))),
-            1 => Outcome::Refused,
+            1 => Outcome::Refused(Some((Duration::from_secs(1), 1))),
             2 => Outcome::Lost,
             _ => Outcome::Failed(Some((Duration::from_secs(1), 1))),
         }

@@ -108,6 +108,23 @@ async fn a_dead_refresh_token_is_followed_by_the_clients_own_credentials_until_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_refresh_token_is_not_sent_again_while_the_other_way_in_fails() {
+    let bed = Bed::new();
+    let daemon = bed.start_with(&password(&bed));
+    daemon.ready().await;
+    bed.idp.revoke_families();
+    bed.idp.script([Step::Normal, Step::Status(503), Step::Close, Step::Status(503)]);
+    nudge(&bed, &daemon).await;
+    eventually("signed in", async || credential(&daemon).await["generation"].as_u64() == Some(2))
+        .await;
+    let ways = ["refresh_token", "refresh_token", "password", "password", "password", "password"];
+    assert_eq!(grants(&bed), ways, "the dead one was sent again");
+    assert!(bed.holds_newest());
+    assert!(daemon.stop().success());
+    assert_eq!(bed.idp.audit_failures(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_lost_answer_the_other_way_in_is_taken_and_the_spent_token_never_sent() {
     for client in [true, false] {
         let bed = Bed::new();

@@ -124,6 +124,25 @@ async fn rule_46_a_token_is_revoked_where_the_metadata_says_if_that_was_asked_fo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_former_process_is_revoked_where_the_metadata_says() {
+    let rig = Rig::new();
+    rig.tokens.issue("granted", None);
+    let idp = issuer(OAUTH, |_| {});
+    let store = rig.home.path("store.json");
+    let more = format!(
+        "revoke_on_shutdown = true\nclient_auth = \"post\"\nstore = \"file:{}\"",
+        store.display()
+    );
+    rig.started(&lines(&rig, &idp, &more)).await.kill();
+    let daemon = rig.started(&lines(&rig, &idp, &more)).await;
+    assert_eq!(daemon.get("/orders").await.status, 200);
+    let asked = [format!("GET {OAUTH}"), "POST /somewhere/token".to_owned()];
+    assert_eq!(paths(&idp), asked, "a restart costs nothing");
+    assert!(daemon.stop().success());
+    assert_eq!(paths(&idp)[2..], [format!("GET {OAUTH}"), "POST /somewhere/revoke".to_owned()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_that_cannot_be_asked_now_is_asked_again_soon() {
     let rig = Rig::new();
     rig.tokens.issue("granted", None);

@@ -9,7 +9,7 @@ impl Protocol {
     /// The identity provider answered, or did not.
     pub(super) fn answered(&mut self, outcome: Outcome, now: Moment) -> Effect {
         // A refusal may have another reason than a dead token: somebody was faster.
-        let look_first = matches!(outcome, Outcome::Refused);
+        let look_first = matches!(outcome, Outcome::Refused(_));
         if let Some(mine) = &mut self.mine {
             mine.outcome = Some(outcome);
         }
@@ -39,9 +39,11 @@ impl Protocol {
                 }
                 document.renewed(self.nonce(), &spent, *record)
             }
-            Outcome::Refused if ours => document.refused(self.nonce(), &spent),
+            Outcome::Refused(failure) if ours => {
+                document.refused(self.nonce(), &spent).paused(failure)
+            }
             Outcome::Lost if ours => document.doubted(self.nonce()),
-            Outcome::Failed(failure) if ours => document.failed(self.nonce(), failure),
+            Outcome::Failed(failure) if ours => document.failed(self.nonce()).paused(failure),
             _ => {
                 self.mine = None;
                 return None;

@@ -81,8 +81,8 @@ pub enum Fate {
 pub enum Outcome {
     /// New tokens.
     Renewed(Box<Record>),
-    /// The refresh token was refused.
-    Refused,
+    /// The refresh token was refused; and if another way in failed after that, as [`Self::Failed`].
+    Refused(Option<(Duration, u32)>),
     /// The refresh token was sent, and no answer came.
     Lost,
     /// It failed otherwise, and nothing was spent: how long all wait, and how many failures in a row

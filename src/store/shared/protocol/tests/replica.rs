@@ -233,7 +233,11 @@ impl World {
                 self.hold(index, self.now + LIFE);
                 Outcome::Renewed(Box::new(self.record(newest, None)))
             }
-            Some(Err(())) => Outcome::Refused,
+            // Where there is another way in, it may fail as well.
+            Some(Err(())) => {
+                let fallback = self.provider.kind == Kind::Fallback;
+                Outcome::Refused(fallback.then_some((Duration::from_millis(200), 1)))
+            }
             None if self.now >= until => {
                 let sends = token.and_then(|token| self.provider.sends.get_mut(&token));
                 sends.into_iter().flatten().for_each(|send| send.told = true);
