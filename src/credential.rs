@@ -146,6 +146,12 @@ impl Credential {
         if !self.0.used.load(Ordering::Relaxed) {
             self.0.used.store(true, Ordering::Relaxed);
         }
+        self.unused(now, scheme)
+    }
+
+    /// The same for those who only look, and use it for nothing.
+    #[must_use]
+    pub fn unused(&self, now: Moment, scheme: &Scheme) -> Option<Held> {
         self.0.bearer.load().as_ref()?.held(now, scheme)
     }
 

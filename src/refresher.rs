@@ -144,7 +144,8 @@ impl<S: TokenSource> Refresher<S> {
             let storm = memory.storm.clears_at().filter(|_| self.refused_now());
             let sync = self.rotation.unsynced().then_some(memory.sync_at);
             let look = self.sharing.as_ref().map(Sharing::look_at);
-            let next = [memory.activity.next_attempt(), memory.held_up, storm, sync, look];
+            let rested = memory.attempted_at.map(|at| at.plus(self.policy.min_interval));
+            let next = [memory.activity.next_attempt(), memory.held_up, storm, sync, look, rested];
             let next = next.into_iter().flatten();
             // What was reached without being a reason to fetch is none soon.
             let next = next.filter(|at| !at.reached(now)).map(|at| at.remaining(now)).min();
@@ -187,9 +188,7 @@ impl<S: TokenSource> Refresher<S> {
                 }
                 let lapsing = !waited_for && self.lapsing(memory, now);
                 // A token that ended before its time to refresh: still not within the interval.
-                let rested = |at: Moment| at.plus(self.policy.min_interval).reached(now);
-                let rested = memory.attempted_at.is_none_or(rested);
-                let wanted = waited_for && !usable && rested;
+                let wanted = waited_for && !usable && memory.rested(now, &self.policy);
                 ((at.reached(now) && !lapsing) || wanted).then_some(ordinary)
             }
         }
@@ -207,11 +206,16 @@ impl<S: TokenSource> Refresher<S> {
     }
 
     /// What the source reads is different from what the last attempt read, and that matters: the
-    /// token itself is read there, or the last answer was no.
+    /// token itself is read there, or the last answer was no. One that lapses needs nothing.
     fn inputs_changed(&self, memory: &mut Memory, now: Moment, usable: bool) -> bool {
-        let refused = matches!(memory.activity, Activity::Refused(_));
-        let matters = memory.traits.watched || refused || !usable;
-        if !(matters || memory.certificate.is_some()) || memory.activity == Activity::Fetching {
+        let failed = match memory.activity {
+            Activity::Fetching => return false,
+            Activity::Scheduled(_) => false,
+            Activity::BackingOff(_) => !usable,
+            Activity::Refused(_) => true,
+        };
+        let (watched, bound) = (memory.traits.watched, usable && memory.certificate.is_some());
+        if !(watched || ((failed || bound) && memory.rested(now, &self.policy))) {
             return false;
         }
         // Many requests may wake the loop; the disk is not read for each of them.
@@ -220,9 +224,9 @@ impl<S: TokenSource> Refresher<S> {
         }
         memory.inputs_seen_at = now;
         // RFC 8705 §3: a token that is bound to the former certificate is of no use with another.
-        let shown = self.source.certificate().filter(|_| memory.certificate.is_some());
+        let shown = self.source.certificate().filter(|_| bound);
         let rebound = shown.is_some() && shown != memory.certificate;
-        rebound || (matters && self.source.inputs() != memory.inputs)
+        rebound || ((watched || failed) && self.source.inputs() != memory.inputs)
     }
 
     /// Makes one attempt and settles what follows; false if it was abandoned because of `stop`.

@@ -71,9 +71,15 @@ pub fn retry_at(
 
 /// When to look again after the identity provider said no.
 #[must_use]
-pub fn terminal_retry_at(now: Moment, retry_after: Option<Duration>, entropy: f64) -> Moment {
+pub fn terminal_retry_at(
+    now: Moment,
+    retry_after: Option<Duration>,
+    min_interval: Duration,
+    entropy: f64,
+) -> Moment {
     let (shortest, longest) = TERMINAL_PAUSE;
     let pause = shortest + longest.saturating_sub(shortest).mul_f64(entropy.clamp(0.0, 1.0));
+    let pause = pause.max(min_interval);
     now.plus(pause.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER)))
 }
 
@@ -161,8 +167,10 @@ mod tests {
             prop_assert!(due <= SECOND.max(token(now, life).lifetime()));
             let retry = retry_at(now, failures, None, SECOND, entropy).remaining(now);
             prop_assert!(retry >= SECOND && retry <= BACKOFF_CAP);
-            let pause = terminal_retry_at(now, None, entropy).remaining(now);
+            let pause = terminal_retry_at(now, None, SECOND, entropy).remaining(now);
             prop_assert!(pause >= TERMINAL_PAUSE.0 && pause <= TERMINAL_PAUSE.1);
+            let hour = Duration::from_hours(1);
+            prop_assert_eq!(terminal_retry_at(now, None, hour, entropy).remaining(now), hour);
         }
     }
 }

@@ -38,10 +38,11 @@ impl Directory {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = named.collect();
     }
 
-    /// The token of the credential `name` if it is usable now.
+    /// The token of the credential `name` if it is usable now, for those who only look whether it is
+    /// still the same.
     #[must_use]
     pub fn held(&self, name: &str) -> Option<Secret> {
-        secret(&self.find(name)?.bearer(Moment::now(), &Scheme::Bare)?)
+        secret(&self.find(name)?.unused(Moment::now(), &Scheme::Bare)?)
     }
 
     /// The same, and if there is none waits for one until `deadline`, as a request would.
@@ -80,4 +81,23 @@ impl Directory {
 
 fn secret(held: &Held) -> Option<Secret> {
     Some(Secret::new(held.value.to_str().ok()?.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::publish;
+    use super::*;
+    use crate::token::AccessToken;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_with_a_token_uses_it_and_who_compares_it_does_not() {
+        let (publisher, credential) = publish("c", 16);
+        let (now, life) = (Moment::now(), Duration::from_mins(1));
+        let token = AccessToken::new(Secret::new("t".to_owned()), now, life).unwrap();
+        publisher.publish(&token, token.expires_at());
+        let directory = Directory::default();
+        directory.set(&[credential]);
+        assert!(directory.held("c").is_some() && !publisher.take_used());
+        assert!(directory.token("c", now.mono).await.is_some() && publisher.take_used());
+    }
 }

@@ -101,6 +101,11 @@ impl Memory {
         rest.next_attempt().is_some_and(|at| !at.reached(now)).then_some(rest)
     }
 
+    /// Whether the last attempt was made long enough ago.
+    pub(super) fn rested(&self, now: Moment, policy: &RefreshPolicy) -> bool {
+        self.attempted_at.is_none_or(|at| at.plus(policy.min_interval).reached(now))
+    }
+
     /// Whether the refresh token may be spent for an attempt at `now`: not for the one that a known
     /// grace window allows.
     pub(super) fn in_doubt(&self, now: Moment) -> bool {
@@ -122,7 +127,7 @@ impl Memory {
         let (after, least) = (error.retry_after, policy.min_interval);
         self.not_before = after.map(|after| now.plus(after.min(schedule::MAX_RETRY_AFTER)));
         let backoff = schedule::retry_at(now, self.failures, after, least, entropy);
-        let pause = schedule::terminal_retry_at(now, after, entropy);
+        let pause = schedule::terminal_retry_at(now, after, least, entropy);
         match error.class {
             Class::Terminal => Activity::Refused(pause),
             Class::Transient if error.ambiguous && self.traits.rotating && !self.shared => {

@@ -318,7 +318,7 @@ impl<S: TokenSource> Refresher<S> {
             error!(credential = self.name, needs_operator = true, "{detail}");
             memory.over = Some(rest);
         }
-        let pause = schedule::terminal_retry_at(now, None, (self.entropy)());
+        let pause = schedule::terminal_retry_at(now, None, Duration::ZERO, (self.entropy)());
         // While its token lives, a credential has all that it needs but a future.
         self.say(memory, Activity::Refused(pause), detail.to_owned(), true);
     }

@@ -99,6 +99,23 @@ async fn idle_credential_lapses_and_is_woken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replaced_secret_or_certificate_wakes_no_credential_that_has_lapsed() {
+    let bench = Bench::run(Setting {
+        answers: life(100.0),
+        idle_after: Some(seconds(60.0)),
+        ..Setting::default()
+    });
+    bench.script().certificate = Some(1);
+    sleep(seconds(200.0)).await;
+    bench.replace_inputs();
+    bench.script().certificate = Some(2);
+    bench.credential.look_again();
+    sleep(seconds(1000.0)).await;
+    assert_eq!(bench.fetches(), 1, "{:?}", bench.times());
+    bench.waits(seconds(5.0)).await.expect("woken");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wall_clock_stepped_forward_ends_the_token_and_brings_the_next_one() {
     // By the monotonic clock 100 s are left, by the wall clock it ended 100 s ago.
     let answers = vec![Answer::Stepped(seconds(100.0), seconds(200.0))];

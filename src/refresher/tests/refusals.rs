@@ -88,6 +88,19 @@ async fn terminal_error_pauses_and_a_changed_secret_ends_the_pause() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_secret_that_is_replaced_all_the_time_is_tried_once_an_interval() {
+    for always in [refusal as fn() -> Answer, outage] {
+        let bench = Bench::run(Setting { always, ..Setting::default() });
+        for _ in 0..100 {
+            sleep(SECOND / 10).await;
+            bench.replace_inputs();
+            bench.credential.look_again();
+        }
+        assert!((9..=11).contains(&bench.fetches()), "{:?}", bench.times());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_that_was_replaced_while_the_former_one_was_refused_is_tried() {
     let answers = vec![refusal()];
     let bench = Bench::run(Setting { answers, takes: SECOND, ..Setting::default() });
