@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
 
 use super::dialect::{BodyKind, Matcher, Ok as OkRules};
 use super::expiry;
@@ -86,7 +86,8 @@ pub fn read(
         let mut refusal = unusable("the answer is not in the form that its dialect names");
         // A torn grant is a lost one: as if no answer had come. A page in its place grants nothing.
         let success = accepted || (200..=299).contains(&answer.status);
-        refusal.error.ambiguous = success && document.is_none() && begins_as_json(&answer.body);
+        let torn = begins_as_json(&answer.body) || cut_before_its_body(answer);
+        refusal.error.ambiguous = success && document.is_none() && torn;
         return Err(refusal);
     };
     let value = document.text(&ok.access_token);
@@ -192,6 +193,13 @@ fn classify(error: &str) -> (&'static str, Class, Reason) {
 fn begins_as_json(body: &[u8]) -> bool {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     body.trim_ascii_start().starts_with(b"{")
+}
+
+/// Nothing says how long the body is, so that the connection's end ends it (RFC 9112 §6.3), and that
+/// came first.
+fn cut_before_its_body(answer: &Answer) -> bool {
+    let told = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|n| answer.headers.contains_key(n));
+    answer.body.is_empty() && !told && !matches!(answer.status, 204 | 205)
 }
 
 fn document(answer: &Answer, kind: BodyKind) -> Option<Document> {
@@ -403,10 +411,21 @@ mod tests {
 
     #[test]
     fn a_torn_grant_is_a_lost_answer_and_a_page_is_none() {
-        for (body, lost) in
-            [("<html>", false), ("", false), (r#"{"access_tok"#, true), ("{}", false)]
-        {
-            assert_eq!(read_200(body).unwrap_err().ambiguous, lost, "{body}");
+        let told = HeaderMap::from_iter([(CONTENT_LENGTH, "0".parse().unwrap())]);
+        for (status, headers, body, lost) in [
+            (200, HeaderMap::new(), "<html>", false),
+            (200, HeaderMap::new(), r#"{"access_tok"#, true),
+            (200, HeaderMap::new(), "{}", false),
+            (200, HeaderMap::new(), "", true),
+            (200, told, "", false),
+            (204, HeaderMap::new(), "", false),
+            (503, HeaderMap::new(), "", false),
+        ] {
+            let body = Zeroizing::new(body.as_bytes().to_vec());
+            let answer = Answer { status, headers, body };
+            let read = read(&answer, &standard_ok(), &[], Moment::now(), Bounds::default());
+            let refusal = read.expect_err("no token");
+            assert_eq!(refusal.error.ambiguous, lost, "{status} {:?}", answer.body);
         }
     }
 
