@@ -80,12 +80,10 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// They cannot be shown.
-    #[error("{certificate} and {key} cannot be used together")]
+    #[error("{files} cannot be used together")]
     Identity {
-        /// The file with the certificate.
-        certificate: PathBuf,
-        /// The file with the key.
-        key: PathBuf,
+        /// The files with the certificate and the key.
+        files: String,
         /// What is wrong with them.
         source: rustls::Error,
     },
@@ -164,8 +162,8 @@ pub fn server(identity: &TlsIdentity) -> Result<Arc<ServerConfig>, TlsError> {
 }
 
 fn not_together(certificate: &Path, key: &Path) -> impl FnOnce(rustls::Error) -> TlsError {
-    let (certificate, key) = (certificate.to_owned(), key.to_owned());
-    move |source| TlsError::Identity { certificate, key, source }
+    let files = format!("{} and {}", certificate.display(), key.display());
+    move |source| TlsError::Identity { files, source }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {

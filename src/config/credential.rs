@@ -7,7 +7,6 @@ use super::reader::{Item, Section};
 use super::server::number;
 use super::{CredentialConfig, SourceConfig, dialect_file, parse_dialect, readable_by_others, tls};
 use crate::schedule::RefreshPolicy;
-use crate::secret::SecretRef;
 use crate::source::dialect::Dialect;
 use crate::source::template::{Value, Values};
 use crate::source::vendor;
@@ -115,19 +114,13 @@ fn read(name: &str, item: &Item<'_>, warnings: &mut Vec<String>) -> Option<Crede
     section.finish();
     let values = values.filter(|_| fit && extra.is_some())?;
     let revoke_on_shutdown = revoke.map_or(Some(false), |item| revocation(&item, &speaks, &values));
-    let secrets = values.iter().filter_map(|(key, value)| Some((key.as_str(), value.secret()?)));
-    warnings.extend(secrets.filter_map(|(key, secret)| in_environment(name, key, secret)));
     let rotating = speaks.keys.iter().find(|key| key.rotating);
     let refresh_token = rotating.and_then(|key| match values.get(&key.name) {
         Some(Value::Secret(secret)) => Some(secret.clone()),
         _ => None,
     });
     let store = store?;
-    if let Some(StoreSettings::Shared(settings)) = &store {
-        let key = |key| format!("store_options.{key}");
-        let secrets = settings.secrets();
-        warnings.extend(secrets.filter_map(|(k, s)| in_environment(name, &key(k), s)));
-    }
+    warnings.extend(in_environment(name, &values, store.as_ref()));
     let login = Some(login?).filter(|_| login::is_possible(&speaks, &values));
     if !can_obtain(&speaks, &values, store.is_some()) {
         item.wrong(format!("has no way to obtain a token; write {}", wanted(&speaks, &values)));
@@ -215,8 +208,17 @@ fn revocation(item: &Item<'_>, dialect: &Dialect, values: &Values) -> Option<boo
     Some(true)
 }
 
-fn in_environment(name: &str, key: &str, secret: &SecretRef) -> Option<String> {
-    readable_by_others(&format!("credentials.{name}.{key}"), secret)
+/// What to know about secrets that stand in the environment.
+fn in_environment(name: &str, values: &Values, store: Option<&StoreSettings>) -> Vec<String> {
+    let own = values.iter().filter_map(|(key, value)| Some((key.clone(), value.secret()?)));
+    let settings = store.and_then(|store| match store {
+        StoreSettings::Shared(settings) => Some(settings),
+        StoreSettings::File(_) => None,
+    });
+    let stores = settings.into_iter().flat_map(|settings| settings.secrets());
+    let stores = stores.map(|(key, secret)| (format!("store_options.{key}"), secret));
+    let told = |(key, secret)| readable_by_others(&format!("credentials.{name}.{key}"), secret);
+    own.chain(stores).filter_map(told).collect()
 }
 
 fn refresh(item: Option<Item<'_>>) -> Option<RefreshPolicy> {
