@@ -66,7 +66,7 @@ def test_the_role_allows_one_secret_and_three_verbs(cluster):
     def status(method, path, body=None):
         return cluster.ask(method, path, body, cluster.token)[0]
 
-    by_name = f"{SECRETS}?watch=1&timeoutSeconds=0&fieldSelector=metadata.name%3D"
+    by_name = f"{SECRETS}?watch=1&timeoutSeconds=1&fieldSelector=metadata.name%3D"
     found, secret = cluster.ask("GET", f"{SECRETS}/orders-tokens", token=cluster.token)
     assert (found, "data" in secret) == (200, False)
     assert status("PUT", f"{SECRETS}/orders-tokens", secret) == 200

@@ -34,6 +34,9 @@ pub const KEY: &str = "bearerd";
 /// Between two attempts to watch: at first, and at most.
 const REWATCH: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
+/// So often in a row it is the role: an API server that has just started does not know the roles yet.
+const FORBIDDEN: u32 = 3;
+
 /// Which Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -81,8 +84,8 @@ pub struct Kubernetes {
     told: Option<String>,
     /// Before the next attempt to watch.
     pause: Duration,
-    /// That watching is not possible was said.
-    warned: bool,
+    /// How often in a row it was not allowed to watch.
+    forbidden: u32,
 }
 
 impl Kubernetes {
@@ -91,7 +94,7 @@ impl Kubernetes {
     pub fn new(place: Place) -> Self {
         let api = Api::new(place.server.clone(), place.account.clone());
         let ear = Ear::Resting(monotonic());
-        Self { place, api, known: None, ear, told: None, pause: REWATCH.0, warned: false }
+        Self { place, api, known: None, ear, told: None, pause: REWATCH.0, forbidden: 0 }
     }
 
     fn path(&self) -> String {
@@ -167,6 +170,7 @@ impl Register for Kubernetes {
                 Ear::Opening(opening) => match opening.await {
                     Ok(watch) => {
                         self.ear = Ear::Open(watch);
+                        self.forbidden = 0;
                         if self.told.is_none() {
                             // Nobody knows what happened before it began.
                             return;
@@ -205,10 +209,12 @@ impl Kubernetes {
     fn no_watch(&mut self, trouble: &Trouble) {
         match trouble {
             Trouble::Status(StatusCode::GONE) => self.told = None,
-            Trouble::Status(StatusCode::FORBIDDEN) if !self.warned => {
-                self.warned = true;
-                let place = self.place.to_string();
-                warn!(place, "changes are seen late: the role does not allow watch");
+            Trouble::Status(StatusCode::FORBIDDEN) => {
+                self.forbidden = self.forbidden.saturating_add(1);
+                if self.forbidden == FORBIDDEN {
+                    let place = self.place.to_string();
+                    warn!(place, "changes are seen late: the role does not allow watch");
+                }
             }
             _ => {}
         }

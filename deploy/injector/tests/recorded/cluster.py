@@ -61,7 +61,7 @@ class Cluster:
             "--advertise-client-urls", client, "--listen-peer-urls", peer,
             "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"])
         self.apiserver = self.spawn("apiserver", [
-            apiserver, "--etcd-servers", client, "--bind-address", "127.0.0.1",
+            apiserver, "--etcd-servers", client, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
             "--secure-port", str(self.port), "--tls-cert-file", home / "tls.crt",
             "--tls-private-key-file", home / "tls.key", "--token-auth-file", home / "users.csv",
             "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24",

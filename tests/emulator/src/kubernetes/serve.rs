@@ -158,7 +158,8 @@ impl State {
         })?;
         let (feed, end) = locked(&self.objects).watch(call.interest(), from);
         let seconds = call.query.value("timeoutSeconds").and_then(|seconds| seconds.parse().ok());
-        if let Some(seconds) = seconds {
+        // 0 is as if nothing were said.
+        if let Some(seconds) = seconds.filter(|seconds| *seconds > 0) {
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_secs(seconds)).await;
                 end.upgrade().map(|feed| feed.send(None))

@@ -169,7 +169,7 @@ async fn what_no_secret_may_be_is_refused() {
 async fn a_role_for_one_secret_allows_that_one_and_a_watch_of_it_by_name() {
     let server = with_secret();
     let token = server.allow("shop", "bearerd", "tokens", &["get", "update", "watch"]);
-    let by_name = "watch=1&timeoutSeconds=0&fieldSelector=metadata.name%3Dtokens";
+    let by_name = "watch=1&timeoutSeconds=1&fieldSelector=metadata.name%3Dtokens";
     for (what, code) in [
         (format!("GET {SECRET}"), 200),
         (format!("GET {SECRETS}?{by_name}"), 200),

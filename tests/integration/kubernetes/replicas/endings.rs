@@ -155,3 +155,20 @@ async fn an_api_server_that_fails_every_write_is_told_as_such_and_nothing_is_sen
     eventually("settled", async || bed.holds_newest()).await;
     bed.unharmed();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_without_watch_is_told_but_not_when_an_api_server_has_just_started() {
+    let bed = Bed::new();
+    let cluster = &bed.stage.cluster;
+    // It serves before it knows the roles.
+    cluster.script(Verb::Watch, [Step::Status(403), Step::Status(403)]);
+    let replicas = bed.replicas(1).await;
+    eventually("a watch", async || cluster.watches() == 1).await;
+    assert_eq!(cluster.steps_left(Verb::Watch), 0);
+    let told = "the role does not allow watch";
+    assert!(!replicas[0].logs().contains(told), "{}", replicas[0].logs());
+    cluster.set_always(Verb::Watch, Some(Step::Status(403)));
+    cluster.cut_watches();
+    replicas[0].wait_for_log(told);
+    bed.unharmed();
+}

@@ -113,7 +113,7 @@ async fn an_expired_version_is_an_error_event_in_a_200() {
 #[tokio::test]
 async fn watches_end_by_their_time_are_ended_or_cut() {
     let server = with_secret();
-    assert!(Watch::open(&server, "&resourceVersion=1000000&timeoutSeconds=0").await.ended().await);
+    assert!(Watch::open(&server, "&resourceVersion=1000000&timeoutSeconds=1").await.ended().await);
     let ending = Watch::open(&server, "&resourceVersion=1000000").await;
     assert_eq!(server.watches(), 1);
     server.end_watches();
