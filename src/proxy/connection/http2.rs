@@ -1,7 +1,6 @@
 //! HTTP/2: hyper's server, and a timer for each request instead of one for the connection.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,17 +92,17 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.idle_time)
         .serve_connection(io, service);
-    let mut connection = pin!(connection);
+    let mut connection = pin!(shares.given_back_by(connection, load.clone()));
     // An error is the caller's: it broke off, or did what HTTP/2 forbids and has been told so.
     tokio::select! {
-        _ = poll_fn(|cx| shares.written(&load, || connection.as_mut().poll(cx))) => return,
+        _ = &mut connection => return,
         () = drain.wait() => {}
         () = idle(&load, limits.idle_time) => {}
     }
-    connection.as_mut().graceful_shutdown();
+    connection.as_mut().connection().graceful_shutdown();
     // hyper ends the connection once its caller has answered, which it may never do.
     tokio::select! {
-        _ = poll_fn(|cx| shares.written(&load, || connection.as_mut().poll(cx))) => {}
+        _ = connection => {}
         () = gone(&load) => {}
         () = idle(&load, limits.idle_time) => {}
     }

@@ -14,83 +14,89 @@ use crate::proxy::relay::{Downstream, RelayError};
 
 /// What is under way on one connection.
 #[derive(Clone, Default)]
-pub(super) struct Load {
-    requests: Arc<AtomicUsize>,
+pub(super) struct Load(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    requests: AtomicUsize,
     /// All requests there ever were.
-    begun: Arc<AtomicUsize>,
+    begun: AtomicUsize,
     /// Pieces that the caller has not taken yet.
-    unsaid: Arc<AtomicUsize>,
-    writes: Arc<AtomicUsize>,
+    unsaid: AtomicUsize,
+    writes: AtomicUsize,
     /// Not all that h2 has written so far is with the caller.
-    writing: Arc<AtomicBool>,
+    writing: AtomicBool,
 }
 
 impl Load {
     /// A request is open as long as that lives.
     pub(super) fn request(&self) -> Open {
-        self.begun.fetch_add(1, Relaxed);
-        Open::count(&self.requests)
+        self.0.begun.fetch_add(1, Relaxed);
+        Open::count(self, |counts| &counts.requests)
     }
 
     /// Something is not said yet as long as that lives.
     pub(super) fn unsaid(&self) -> Open {
-        Open::count(&self.unsaid)
+        Open::count(self, |counts| &counts.unsaid)
     }
 
     /// Something was written.
     pub(super) fn wrote(&self) {
-        self.writes.fetch_add(1, Relaxed);
+        self.0.writes.fetch_add(1, Relaxed);
     }
 
     /// What h2 writes is on its way, or all of it is with the caller.
     pub(super) fn writes(&self, writing: bool) {
-        self.writing.store(writing, Relaxed);
+        self.0.writing.store(writing, Relaxed);
     }
 
     /// True while it is on its way.
     pub(super) fn is_writing(&self) -> bool {
-        self.writing.load(Relaxed)
+        self.0.writing.load(Relaxed)
     }
 
     /// Every piece of `body` is unsaid, and `held`, until it has been written.
-    pub(super) fn answer(&self, body: Downstream, held: Held) -> Answer {
-        Answer { body, load: self.clone(), held }
+    pub(super) fn answer(self, body: Downstream, held: Held) -> Answer {
+        Answer { body, load: self, held }
     }
 
     /// True if no request is open and all is said.
     pub(super) fn is_none(&self) -> bool {
-        self.requests.load(Relaxed) == 0 && self.unsaid.load(Relaxed) == 0
+        self.0.requests.load(Relaxed) == 0 && self.0.unsaid.load(Relaxed) == 0
     }
 
     /// `None` while a request is open; else numbers that change when a request has come since, and as
     /// long as the caller takes what is left of its answers.
     pub(super) fn rest(&self) -> Option<(usize, usize)> {
-        let left = self.unsaid.load(Relaxed) > 0;
-        let moved = if left { self.writes.load(Relaxed) } else { 0 };
-        let begun = self.begun.load(Relaxed);
-        (self.requests.load(Relaxed) == 0).then_some((begun, moved))
+        let left = self.0.unsaid.load(Relaxed) > 0;
+        let moved = if left { self.0.writes.load(Relaxed) } else { 0 };
+        let begun = self.0.begun.load(Relaxed);
+        (self.0.requests.load(Relaxed) == 0).then_some((begun, moved))
     }
 }
 
 /// Counts one thing.
-pub(super) struct Open(Arc<AtomicUsize>);
+pub(super) struct Open {
+    load: Load,
+    counter: fn(&Counts) -> &AtomicUsize,
+}
 
 impl Open {
-    fn count(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Relaxed);
-        Self(Arc::clone(count))
+    fn count(load: &Load, counter: fn(&Counts) -> &AtomicUsize) -> Self {
+        counter(&load.0).fetch_add(1, Relaxed);
+        Self { load: load.clone(), counter }
     }
 }
 
 impl Clone for Open {
     fn clone(&self) -> Self {
-        Self::count(&self.0)
+        Self::count(&self.load, self.counter)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        (self.counter)(&self.load.0).fetch_sub(1, Relaxed);
     }
 }
 

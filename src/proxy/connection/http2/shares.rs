@@ -5,9 +5,11 @@
 //! given back when the connection has nothing more to write; and each piece of a body, which waits for
 //! a window besides, holds it, too.
 
-use std::mem;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 use super::load::Load;
 use crate::proxy::budget::Share;
@@ -17,7 +19,7 @@ pub(super) type Held = Option<Arc<Share>>;
 
 /// What was left by requests that are over.
 #[derive(Clone, Default)]
-pub(super) struct Shares(Arc<Mutex<Vec<Held>>>);
+pub(super) struct Shares(Arc<Mutex<Vec<Arc<Share>>>>);
 
 impl Shares {
     /// Left here when that is dropped.
@@ -25,18 +27,45 @@ impl Shares {
         Kept { held, shares: self.clone() }
     }
 
-    /// Has h2 write by `poll`; if it has written all, what was left before is given back.
-    pub(super) fn written<T>(&self, load: &Load, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
-        let mut left = mem::take(&mut *self.lock());
-        let polled = poll();
-        if load.is_writing() {
-            self.lock().append(&mut left);
-        }
-        polled
+    /// Given back by `connection`, which has this `load`.
+    pub(super) fn given_back_by<C>(self, connection: C, load: Load) -> Writing<C> {
+        Writing { connection, shares: self, load, before: Vec::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Held>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Share>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pin_project! {
+    /// A connection. Whenever all has been written, what was left before is given back.
+    pub(super) struct Writing<C> {
+        #[pin]
+        connection: C,
+        shares: Shares,
+        load: Load,
+        // What had been left when it was polled.
+        before: Vec<Arc<Share>>,
+    }
+}
+
+impl<C> Writing<C> {
+    pub(super) fn connection(self: Pin<&mut Self>) -> Pin<&mut C> {
+        self.project().connection
+    }
+}
+
+impl<C: Future> Future for Writing<C> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let this = self.project();
+        this.before.append(&mut this.shares.lock());
+        let polled = this.connection.poll(cx);
+        if !this.load.is_writing() {
+            this.before.clear();
+        }
+        polled
     }
 }
 
@@ -55,14 +84,18 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if self.held.is_some() {
-            self.shares.lock().push(self.held.take());
+        if let Some(share) = self.held.take() {
+            self.shares.lock().push(share);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+    use std::pin::pin;
+    use std::task::Waker;
+
     use super::*;
     use crate::proxy::budget::Budget;
 
@@ -70,7 +103,9 @@ mod tests {
     fn a_share_is_given_back_when_all_has_been_written() {
         let (budget, shares, load) = (Arc::new(Budget::new(2)), Shares::default(), Load::default());
         let request = || shares.keep(budget.one().map(Arc::new));
-        let poll = || shares.written(&load, || Poll::<()>::Pending).is_pending();
+        let mut connection = pin!(shares.clone().given_back_by(pending::<()>(), load.clone()));
+        let mut poll =
+            || connection.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
         let (first, second) = (request(), request());
         assert!(request().held().is_none());
         drop(first);
