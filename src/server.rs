@@ -40,7 +40,8 @@ mod wiring;
 
 use credentials::Refreshers;
 pub use credentials::{handover, refresher, remedy, source};
-use reload::Reload;
+use files::Files;
+use reload::{Reload, watched};
 use wiring::{Wiring, WiringError};
 
 /// How long a stop waits for the refreshers at least, when draining used the grace up.
@@ -80,7 +81,10 @@ pub enum ServerError {
 /// # Errors
 /// [`ServerError`] if it cannot start.
 pub fn run(path: &Path) -> Result<(), ServerError> {
+    // Looked at first: what changes from now on is a change.
+    let mut files = Files::new([path.to_owned()]);
     let config = config::load(path)?;
+    files.watch(watched(path, &config));
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -126,7 +130,7 @@ pub fn run(path: &Path) -> Result<(), ServerError> {
     let path = path.to_owned();
     let uids = config.server.token_socket_uids.clone();
     let token_socket = token_socket.map(|socket| (socket, directory, uids));
-    let reload = Reload { path, config, wiring, refreshers, metrics, routes, snapshot };
+    let reload = Reload { path, config, files, wiring, refreshers, metrics, routes, snapshot };
     let admin = Some((admin, snapshot_seen));
     server.add_service(Control { admin, token_socket, reload, handled, quit, announcement });
     server.run(RunArgs { shutdown_signal: Box::new(stop) });

@@ -119,6 +119,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_changed_before_others_were_watched_as_well_is_a_change() {
+        let home = tempfile::tempdir().unwrap();
+        let (config, secret) = (home.path().join("config"), home.path().join("secret"));
+        write(&config, "as it was read");
+        let mut files = Files::new([config.clone()]);
+        write(&config, "as it is now");
+        write(&secret, "1");
+        files.watch([config.clone(), secret]);
+        assert_eq!(files.changed().await, [config]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn only_content_counts() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("one");

@@ -1,6 +1,6 @@
 //! Takes a changed configuration over while requests run: all of it, or nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(super) struct Reload {
     pub path: PathBuf,
     /// As it runs.
     pub config: Config,
+    /// What it is made of, since before it was read.
+    pub files: Files,
     /// Makes routes.
     pub wiring: Wiring,
     /// Makes tokens.
@@ -44,30 +46,19 @@ pub(super) struct Reload {
 impl Reload {
     /// Reloads at `hangup` and when a file changes, for ever.
     pub(super) async fn run(&mut self, mut hangup: Signal) {
-        let mut files = Files::new(self.watched());
         let mut refused = false;
         loop {
             let changed = tokio::select! {
                 _ = hangup.recv() => Vec::new(),
-                changed = files.changed() => changed,
-                () = self.mended(), if refused => Vec::new(),
+                changed = self.files.changed() => changed,
+                () = mended(&self.path), if refused => Vec::new(),
             };
             let secrets_only = !changed.is_empty() && !changed.iter().any(|p| self.shapes(p));
             if !secrets_only {
                 refused = self.reload().await;
-                files.watch(self.watched());
+                self.files.watch(watched(&self.path, &self.config));
             }
             self.refreshers.lock().await.look_again(&changed);
-        }
-    }
-
-    /// Waits until the file could be loaded.
-    async fn mended(&self) {
-        loop {
-            sleep(MENDED_WITHIN).await;
-            if config::load(&self.path).is_ok() {
-                return;
-            }
         }
     }
 
@@ -119,16 +110,27 @@ impl Reload {
         Ok(())
     }
 
-    fn watched(&self) -> Vec<PathBuf> {
-        let mut files = self.config.files();
-        files.push(self.path.clone());
-        files.extend(login_files(&self.config));
-        files
-    }
-
     /// True for a file whose content is part of the configuration; what credentials name is read at
     /// each use.
     fn shapes(&self, path: &PathBuf) -> bool {
         *path == self.path || self.config.shaping_files().any(|file| file == *path)
     }
+}
+
+/// Waits until the file at `path` could be loaded.
+async fn mended(path: &Path) {
+    loop {
+        sleep(MENDED_WITHIN).await;
+        if config::load(path).is_ok() {
+            return;
+        }
+    }
+}
+
+/// The files that `config`, which is at `path`, is made of, and what logins leave.
+pub(super) fn watched(path: &Path, config: &Config) -> Vec<PathBuf> {
+    let mut files = config.files();
+    files.push(path.to_owned());
+    files.extend(login_files(config));
+    files
 }

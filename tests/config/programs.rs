@@ -83,6 +83,16 @@ fn an_expiry_of_no_known_shape() {
 }
 
 #[test]
+fn a_program_with_a_space_in_its_name() {
+    let home = Home::new();
+    home.write("a program", "#!/bin/sh");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(home.path("a program"), mode).expect("its own");
+    let lines = "provider = \"exec\"\ncommand = [\"HOME/a program\"]";
+    home.load(&with_credential(lines)).expect("valid");
+}
+
+#[test]
 fn a_variable_that_is_no_text() {
     assert_snapshot!(told("command = [\"/bin/true\"]\nenvironment = { A = 1, \"B=C\" = \"x\" }"), @"
     2 problems in HOME/bearerd.toml:

@@ -42,11 +42,11 @@ fn command(item: &Item<'_>) -> Option<Vec<String>> {
         item.wrong("is empty; write [\"/usr/bin/program\", \"argument\"]");
         return None;
     };
-    if program.contains(' ') && command.len() == 1 {
-        item.wrong("is run without a shell; write program and arguments one by one");
-        return None;
-    }
     if !places(program).iter().any(|path| is_program(path)) {
+        if program.contains(' ') && command.len() == 1 {
+            item.wrong("is run without a shell; write program and arguments one by one");
+            return None;
+        }
         item.wrong(format!("{program:?} is no program that can be run; write its whole path"));
         return None;
     }
