@@ -15,6 +15,8 @@ pub fn init() {
 pub fn init_at(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A full disk, or a reader that has gone, must end nothing: complaining about it there would panic.
+    let logs = logs.log_internal_errors(false);
     // An error means that somebody else has set logging up already, as tests do.
     let _ = if std::io::stderr().is_terminal() {
         logs.with_target(false).try_init()

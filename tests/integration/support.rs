@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -57,6 +58,8 @@ pub struct Daemon {
 struct Logs {
     lines: Mutex<Vec<String>>,
     grown: Condvar,
+    /// Nobody wants to read any more.
+    given_up: AtomicBool,
 }
 
 impl Daemon {
@@ -90,6 +93,9 @@ impl Daemon {
             for line in stderr.lines().map_while(Result::ok) {
                 sink.lines.lock().expect("not poisoned").push(line);
                 sink.grown.notify_all();
+                if sink.given_up.load(Relaxed) {
+                    break;
+                }
             }
         });
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -122,6 +128,16 @@ impl Daemon {
     /// Everything logged so far.
     pub fn logs(&self) -> String {
         self.logs.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n")
+    }
+
+    /// Reads no more of the log, as a collector that has died: what is written there fails from now on.
+    pub async fn give_up_reading(&self) {
+        self.logs.given_up.store(true, Relaxed);
+        eventually("closed", async || {
+            self.get("/something-to-log").await;
+            self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+        })
+        .await;
     }
 
     /// Waits until `/readyz` says yes.

@@ -62,6 +62,23 @@ fn set_mode(bed: &Bed, mode: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_takes_nothing_more_ends_nothing() {
+    let bed = Bed::new();
+    let daemon = bed.started().await;
+    daemon.give_up_reading().await;
+    bed.refresh(&daemon).await;
+    daemon.signal("HUP");
+    eventually("reloaded", async || {
+        daemon.metric("bearerd_config_reloads_total", &["\"ok\""]).await > 0.5
+    })
+    .await;
+    bed.refresh(&daemon).await;
+    assert!(daemon.stop().success());
+    assert!(bed.holds_newest());
+    bed.unharmed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wall_clock_that_jumps_costs_at_most_a_refresh() {
     const DAY: i64 = 86_400;
     let bed = Bed::new();
