@@ -7,6 +7,7 @@ mod answers_http2;
 mod callers;
 mod conformance;
 mod crowds;
+mod crowds_http2;
 mod floods;
 pub mod frames;
 mod limits;

@@ -29,13 +29,13 @@ mod resets;
 const CONNECTIONS: usize = 64;
 
 /// An HTTP/2 upstream that leaves every answer to the test.
-struct Upstream {
+pub struct Upstream {
     address: std::net::SocketAddr,
     asked: mpsc::UnboundedReceiver<Asked>,
 }
 
 /// A request, and which connection it came on.
-struct Asked {
+pub struct Asked {
     connection: usize,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
@@ -43,7 +43,7 @@ struct Asked {
 
 impl Upstream {
     /// Allows so many streams at once on a connection.
-    async fn allowing(streams: u32) -> Self {
+    pub async fn allowing(streams: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (sender, asked) = mpsc::unbounded_channel();
@@ -64,14 +64,14 @@ impl Upstream {
         Self { address, asked }
     }
 
-    async fn ready(&self, stage: &Stage, more: &str) -> Daemon {
+    pub async fn ready(&self, stage: &Stage, more: &str) -> Daemon {
         let route = route_to(&format!("http://{}", self.address), &format!("http2 = true\n{more}"));
         let daemon = Daemon::start(&stage.home, &(stage.credential("") + &route));
         daemon.ready().await;
         daemon
     }
 
-    async fn asked(&mut self) -> Asked {
+    pub async fn asked(&mut self) -> Asked {
         let asked = timeout(DEADLINE, self.asked.recv()).await.expect("a request in time");
         asked.expect("the upstream goes on")
     }
@@ -295,7 +295,7 @@ async fn downloads_that_nobody_reads_stop_no_others() {
 }
 
 /// Answers without an end, until the stream is reset.
-async fn pour(mut asked: Asked, poured: Arc<AtomicUsize>) {
+pub async fn pour(mut asked: Asked, poured: Arc<AtomicUsize>) {
     const PIECE: usize = 16 << 10;
     let mut body = asked.respond.send_response(Response::new(()), false).expect("open");
     loop {
