@@ -106,7 +106,12 @@ async fn serve_all(options: Options) -> Result<(), ServerError> {
         let _ = version.set(told);
     }
     let stopping = Arc::new(AtomicBool::new(false));
-    let webhook = Webhook::new(options.defaults, Arc::clone(&version), Arc::clone(&metrics));
+    let webhook = Webhook::new(
+        options.defaults,
+        Arc::clone(&version),
+        Arc::clone(&metrics),
+        Arc::clone(&stopping),
+    );
     let webhook = Role::Webhook(webhook, Arc::clone(&certificate));
     let health = Admin {
         version: Arc::clone(&version),

@@ -1,12 +1,13 @@
 //! What the API server asks: `POST /inject` with a review, one answer, in bounded time and size.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bearerd::clock::monotonic;
 use bearerd::telemetry::chain;
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -30,22 +31,29 @@ pub struct Webhook {
     defaults: Defaults,
     version: Arc<OnceLock<Version>>,
     metrics: Arc<Metrics>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// Why there is no review to decide about.
 struct Unanswerable(StatusCode, &'static str);
 
 impl Webhook {
-    /// Answers with `defaults`, once the cluster's version is known.
+    /// Answers with `defaults`, once the cluster's version is known. While it is `stopping`, each answer
+    /// is its connection's last.
     #[must_use]
-    pub fn new(defaults: Defaults, version: Arc<OnceLock<Version>>, metrics: Arc<Metrics>) -> Self {
-        Self { defaults, version, metrics }
+    pub fn new(
+        defaults: Defaults,
+        version: Arc<OnceLock<Version>>,
+        metrics: Arc<Metrics>,
+        stopping: Arc<AtomicBool>,
+    ) -> Self {
+        Self { defaults, version, metrics, stopping }
     }
 
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let started = monotonic();
-        let (outcome, response) = match self.review(request).await {
+        let (outcome, mut response) = match self.review(request).await {
             Ok((outcome, answer)) => (outcome, reply(StatusCode::OK, "application/json", answer)),
             Err(Unanswerable(status, why)) => {
                 tracing::warn!(status = status.as_u16(), reason = why, "no review");
@@ -55,6 +63,11 @@ impl Webhook {
             }
         };
         self.metrics.reviewed(outcome, monotonic() - started);
+        if self.stopping.load(Ordering::Relaxed) {
+            // RFC 9112 §9.6. An API server that is not told sends the next review into the connection's
+            // end, and does not send it again.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 

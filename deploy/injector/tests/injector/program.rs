@@ -315,6 +315,22 @@ async fn at_a_stop_it_says_so_answers_on_for_a_while_and_exits_0() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_while_it_stops_is_answered_and_told_to_go_elsewhere() {
+    let secret = Secret::new();
+    let injector = Injector::start(&secret, &["--kubernetes-version", "1.31", "--linger", "60"]);
+    let mut early = injector.api_server(secret.trusted()).await;
+    assert_eq!(early.review(&review()).await.0, 200);
+    assert!(!early.is_told_to_go().await);
+    injector.terminate();
+    injector.wait_for_log("\"stopping\"");
+    let mut late = injector.api_server(secret.trusted()).await;
+    for caller in [&mut early, &mut late] {
+        assert_eq!(caller.review(&review()).await.0, 200);
+        assert!(caller.is_told_to_go().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_review_under_way_at_a_stop_is_answered() {
     let secret = Secret::new();
     let mut injector = Injector::start(&secret, &["--kubernetes-version", "1.31", "--linger", "0"]);

@@ -231,6 +231,11 @@ impl ApiServer {
         (head.status.as_u16(), serde_json::from_slice(&body).unwrap_or_default())
     }
 
+    /// Whether nothing more can be asked here.
+    pub async fn is_told_to_go(&mut self) -> bool {
+        self.0.ready().await.is_err()
+    }
+
     pub async fn review(&mut self, review: &Value) -> (u16, Value) {
         self.ask("POST", "/inject?timeout=5s", "application/json", review.to_string()).await
     }
