@@ -38,7 +38,26 @@ pub(super) fn read_all(
             None => complete = false,
         }
     }
+    warnings.extend(shared_beginnings(&all));
     (complete && chains::sound(&section, &all) && one_owner_each(&section, &all)).then_some(all)
+}
+
+/// Where refresh tokens rotate, two chains that begin with one end each other (RFC 9700 §4.14.2).
+fn shared_beginnings(all: &[CredentialConfig]) -> impl Iterator<Item = String> + '_ {
+    let rotates = |one: &CredentialConfig| match &one.source {
+        SourceConfig::Dialect { dialect, .. } => dialect.rotates,
+        SourceConfig::File(_) | SourceConfig::Exec(_) => false,
+    };
+    all.iter().enumerate().filter(move |(_, one)| rotates(one)).filter_map(|(index, one)| {
+        let secret = one.refresh_token.as_ref()?;
+        let same = |earlier: &&CredentialConfig| earlier.refresh_token.as_ref() == Some(secret);
+        let earlier = all[..index].iter().find(same)?;
+        Some(format!(
+            "credentials.{}: begins with the refresh token of credentials.{}: an identity provider that \
+             replaces it at each use ends both; give each one of its own",
+            one.name, earlier.name
+        ))
+    })
 }
 
 /// Two credentials with one store would keep each other from it.

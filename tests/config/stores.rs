@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::support::told;
+use crate::support::{Home, changed, told};
 
 #[test]
 fn two_credentials_with_one_store() {
@@ -17,6 +17,30 @@ fn two_credentials_with_one_store() {
     1 problem in HOME/bearerd.toml:
       line 22: credentials.two.store: is the store of credentials.one already; write one of its own
     ");
+}
+
+#[test]
+fn two_credentials_with_one_refresh_token() {
+    let home = Home::new();
+    let credential = |name: &str, provider: &str, file: &str| {
+        home.write(file, "first");
+        format!(
+            "[credentials.{name}]\n{provider}\nclient_id = \"c\"\n\
+             refresh_token = {{ file = \"HOME/{file}\" }}\nstore = \"file:HOME/{name}.json\"\n"
+        )
+    };
+    let plain = "token_url = \"https://idp.example/token\"\ngrant = \"refresh_token\"\nclient_auth = \"none\"";
+    let max = "provider = \"servicemax-max\"\nhost = \"max.example\"";
+    let all = [
+        credential("a", plain, "one"),
+        credential("b", plain, "other"),
+        credential("c", plain, "one"),
+        // Theirs are not replaced.
+        credential("d", max, "third"),
+        credential("e", max, "third"),
+    ];
+    let config = home.load(&changed("[[routes]]", &(all.concat() + "[[routes]]"))).expect("valid");
+    assert_snapshot!(config.warnings.join("\n"), @"credentials.c: begins with the refresh token of credentials.a: an identity provider that replaces it at each use ends both; give each one of its own");
 }
 
 /// What is said about these lines of a credential that keeps a refresh token.
