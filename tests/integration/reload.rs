@@ -6,6 +6,7 @@ use emulator::client::Client;
 use emulator::{Oauth2, Tls};
 
 use crate::by_hand::{ByHand, REFUSED};
+use crate::hostile::frames::{Raw, Seen, get, post};
 use crate::stage::{Stage, route_to};
 use crate::support::{Daemon, eventually, request};
 
@@ -263,6 +264,31 @@ async fn copies_that_are_kept_count_on_after_a_reload() {
     assert_eq!(third.await.expect("no panic").text(), "third");
     held.ok("first").await;
     assert_eq!(first.await.expect("no panic").text(), "first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_over_http2_count_on_after_a_reload_on_connections_that_are_open() {
+    let stage = Stage::new();
+    let limited = |requests: usize| {
+        let limits = format!("limits = {{ http2_requests = {requests} }}");
+        format!("{SERVER}{limits}\n{}{}", stage.credential(""), stage.route(""))
+    };
+    let daemon = Daemon::start_with(&stage.home, &limited(1));
+    daemon.ready().await;
+    let mut raw = Raw::greet(daemon.proxy).await;
+    raw.send(&post(1, "/in", &[])).await;
+    eventually("under way", async || {
+        daemon.metric("bearerd_requests_in_flight", &[]).await as u64 == 1
+    })
+    .await;
+    daemon.signal("HUP");
+    eventually("reloaded", async || reloads(&daemon, "ok").await == 1).await;
+    raw.send(&get(3, "/")).await;
+    assert_eq!(raw.answer(3).await, Seen::Status(503));
+    replace(&stage, &limited(2));
+    eventually("reloaded", async || reloads(&daemon, "ok").await == 2).await;
+    raw.send(&get(5, "/")).await;
+    assert_eq!(raw.answer(5).await, Seen::Status(200));
 }
 
 /// Starts with the credential `c` and `rest`.
