@@ -106,10 +106,10 @@ fn own_the_claim(spec: &mut Value) {
     let context = &mut spec["securityContext"];
     if context["fsGroup"].is_null() {
         context["fsGroup"] = json!(sidecar::USER);
-        // Otherwise every mount would open the store to the group, and bearerd refuses such a file.
-        if context["fsGroupChangePolicy"].is_null() {
-            context["fsGroupChangePolicy"] = json!("OnRootMismatch");
-        }
+    }
+    // Otherwise every mount would open the store to the group, and bearerd refuses such a file.
+    if context["fsGroupChangePolicy"].is_null() {
+        context["fsGroupChangePolicy"] = json!("OnRootMismatch");
     }
 }
 

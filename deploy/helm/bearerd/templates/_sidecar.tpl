@@ -7,7 +7,8 @@ The sidecar, for charts that have this one as a dependency:
         {{- include "bearerd.volumes" .Subcharts.bearerd | nindent 8 }}
 
 As an ordinary container (sidecar.native: false) it belongs in front of all others in containers.
-The pod needs fsGroup 65532 and a terminationGracePeriodSeconds above 30.
+The pod needs fsGroup 65532 (with a claim and fsGroupChangePolicy: OnRootMismatch, or every mount would
+open the store to the group, and bearerd refuses such a file) and a terminationGracePeriodSeconds above 30.
 */}}
 {{- define "bearerd.container" -}}
 {{- $kubernetes := .Capabilities.KubeVersion.Version -}}

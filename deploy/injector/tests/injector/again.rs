@@ -66,5 +66,6 @@ fn a_claims_pod_keeps_the_group_that_it_has() {
         pod["spec"]["securityContext"] = json!({ "fsGroup": 2000 });
     });
     let pod = injected(&review_of(&pod), NATIVE).expect("a sidecar");
-    assert_eq!(pod["spec"]["securityContext"], json!({ "fsGroup": 2000 }));
+    let kept = json!({ "fsGroup": 2000, "fsGroupChangePolicy": "OnRootMismatch" });
+    assert_eq!(pod["spec"]["securityContext"], kept);
 }

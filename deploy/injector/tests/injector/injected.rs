@@ -227,6 +227,28 @@ fn an_ordinary_container_is_held_back_where_the_cluster_can_and_told_of_where_it
 }
 
 #[test]
+fn a_group_of_the_pods_own_does_not_open_a_claim_to_itself_at_every_mount() {
+    for (store, own, expected) in [
+        ("claim:orders", json!({ "fsGroup": 2000 }), Some("OnRootMismatch")),
+        ("emptyDir", json!({ "fsGroup": 2000 }), None),
+        (
+            "claim:orders",
+            json!({ "fsGroup": 2000, "fsGroupChangePolicy": "Always" }),
+            Some("Always"),
+        ),
+    ] {
+        let pod = pod_with(|pod| {
+            pod["metadata"]["annotations"] = json!({ "bearerd/store": store });
+            pod["spec"]["securityContext"] = own.clone();
+        });
+        let pod = injected(&review_of(&pod), NATIVE).expect("a sidecar");
+        let context = &pod["spec"]["securityContext"];
+        assert_eq!(context["fsGroup"], 2000);
+        assert_eq!(context["fsGroupChangePolicy"].as_str(), expected, "{store} {own}");
+    }
+}
+
+#[test]
 fn only_a_claim_needs_a_group_and_no_other_pod_gets_one_for_its_volumes() {
     for store in ["none", "emptyDir", "kubernetes", "claim:orders"] {
         let pod = pod_with(|pod| {
