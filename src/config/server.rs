@@ -23,10 +23,14 @@ pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
     };
     let section = item.section()?;
     let allow_remote = section.take("allow_remote").map_or(Some(false), |item| item.bool());
-    let listen = section.take("listen").map_or(Some(vec![Listen::Tcp(LISTEN)]), |item| {
-        listeners(&item, allow_remote == Some(true))
-    });
-    let admin = section.take("admin").map_or(Some(ADMIN), |item| socket(&item, &item.text()?));
+    let mut taken = Vec::new();
+    let listen = if let Some(item) = section.take("listen") {
+        listeners(&item, allow_remote == Some(true), &mut taken)
+    } else {
+        taken.push(Listen::Tcp(LISTEN));
+        Some(vec![Listen::Tcp(LISTEN)])
+    };
+    let admin = admin(&section, &mut taken);
     let quit_endpoint = section.take("quit_endpoint").map_or(Some(false), |item| item.bool());
     let threads = number(&section, "threads", 1, 1..=256);
     let hosts = section.take("allowed_hosts").map_or(Some(Vec::new()), |item| allowed_hosts(&item));
@@ -38,7 +42,10 @@ pub(super) fn read(item: Option<Item<'_>>) -> Option<ServerConfig> {
         uids(&item, by_socket || listen.is_none(), "listen = [\"unix:/run/bearerd/proxy.sock\"]")
     });
     let has_token_socket = section.has("token_socket");
-    let token_socket = optional(&section, "token_socket", token_socket);
+    let token_socket = section.take("token_socket").map_or(Some(None), |item| {
+        let path = token_socket(&item)?;
+        free(&item, Listen::Unix(path.clone()), &mut taken).map(|()| Some(path))
+    });
     let token_socket_uids = section.take("token_socket_uids").map_or(Some(Vec::new()), |item| {
         uids(&item, has_token_socket, "token_socket = \"unix:/run/bearerd/token.sock\"")
     });
@@ -96,8 +103,12 @@ fn default() -> ServerConfig {
     }
 }
 
-fn listeners(item: &Item<'_>, allow_remote: bool) -> Option<Vec<Listen>> {
-    let listen = item.each(|item| listener(item, allow_remote));
+fn listeners(item: &Item<'_>, allow_remote: bool, taken: &mut Vec<Listen>) -> Option<Vec<Listen>> {
+    let listen = item.each(|item| {
+        let listen = listener(item, allow_remote)?;
+        free(item, listen.clone(), taken)?;
+        Some(listen)
+    });
     if listen.as_ref().is_some_and(Vec::is_empty) {
         item.wrong("is empty; write at least one address, such as [\"127.0.0.1:8080\"]");
         return None;
@@ -129,6 +140,34 @@ fn listener(item: &Item<'_>, allow_remote: bool) -> Option<Listen> {
         return None;
     }
     Some(listen(address))
+}
+
+fn admin(section: &Section<'_>, taken: &mut Vec<Listen>) -> Option<SocketAddr> {
+    let Some(item) = section.take("admin") else {
+        if taken.contains(&Listen::Tcp(ADMIN)) {
+            section.wrong("listens where admin does by default; write admin = \"127.0.0.1:PORT\"");
+            return None;
+        }
+        return Some(ADMIN);
+    };
+    let address = socket(&item, &item.text()?)?;
+    free(&item, Listen::Tcp(address), taken).map(|()| address)
+}
+
+/// Whether nobody else of the configuration listens there; a port of the system's choice is another one
+/// each time.
+fn free(item: &Item<'_>, listen: Listen, taken: &mut Vec<Listen>) -> Option<()> {
+    let listen = match listen {
+        Listen::Tls(address) => Listen::Tcp(address),
+        other => other,
+    };
+    let chosen = matches!(&listen, Listen::Tcp(address) if address.port() == 0);
+    if !chosen && taken.contains(&listen) {
+        item.wrong("is where the configuration listens already; write another one");
+        return None;
+    }
+    taken.push(listen);
+    Some(())
 }
 
 /// Tokens are handed out on this machine only.

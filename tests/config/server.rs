@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::support::told;
+use crate::support::{Home, changed, told};
 
 #[test]
 fn an_address_without_a_port() {
@@ -251,4 +251,30 @@ admin ="), @r#"
     1 problem in HOME/bearerd.toml:
       line 3: server.tls.key: missing; write key = "/etc/bearerd/tls.key"
     "#);
+}
+
+#[test]
+fn a_place_that_is_listened_on_twice() {
+    let server = "listen = [\"127.0.0.1:8080\", \"tls:127.0.0.1:8080\", \"unix:/run/s\", \"unix:/run/s\"]\n\
+                  token_socket = \"unix:/run/s\"";
+    let text = changed("listen = [\"127.0.0.1:8080\"]", server);
+    let text = text.replace("127.0.0.1:9901", "127.0.0.1:8080");
+    assert_snapshot!(Home::new().told(&text), @"
+    4 problems in HOME/bearerd.toml:
+      line 2: server.listen[1]: is where the configuration listens already; write another one
+      line 2: server.listen[3]: is where the configuration listens already; write another one
+      line 3: server.token_socket: is where the configuration listens already; write another one
+      line 4: server.admin: is where the configuration listens already; write another one
+    ");
+    assert_snapshot!(told("listen = [\"127.0.0.1:8080\"]\nadmin = \"127.0.0.1:9901\"", "admin = \"127.0.0.1:8080\""), @"
+    1 problem in HOME/bearerd.toml:
+      line 2: server.admin: is where the configuration listens already; write another one
+    ");
+    assert_snapshot!(told("listen = [\"127.0.0.1:8080\"]\nadmin = \"127.0.0.1:9901\"", "listen = \"127.0.0.1:9901\""), @r#"
+    1 problem in HOME/bearerd.toml:
+      line 1: server: listens where admin does by default; write admin = "127.0.0.1:PORT"
+    "#);
+    // The system chooses another port for each.
+    let any = changed("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:9901", "127.0.0.1:0");
+    Home::new().load(&any).expect("valid");
 }
