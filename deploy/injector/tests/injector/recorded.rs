@@ -26,7 +26,7 @@ enum Expected {
 
 use Expected::{Nothing, Refusal, Sidecar, Variables};
 
-const EXPECTED: [(&str, Expected); 24] = [
+const EXPECTED: [(&str, Expected); 28] = [
     ("annotated", Sidecar),
     ("annotated-ordinary", Sidecar),
     ("binding", Nothing),
@@ -45,6 +45,10 @@ const EXPECTED: [(&str, Expected); 24] = [
     ("meshed-ordinary", Sidecar),
     ("meshed-ordinary-again", Variables),
     ("native-sidecars", Sidecar),
+    ("of-daemonset", Sidecar),
+    ("of-job", Sidecar),
+    ("of-replicaset", Sidecar),
+    ("of-statefulset", Sidecar),
     ("ordinary", Sidecar),
     ("ordinary-again", Nothing),
     ("plain", Sidecar),

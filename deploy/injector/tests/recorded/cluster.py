@@ -61,8 +61,8 @@ class Cluster:
             "--advertise-client-urls", client, "--listen-peer-urls", peer,
             "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"])
         self.apiserver = self.spawn("apiserver", [
-            apiserver, "--etcd-servers", client, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
-            "--secure-port", str(self.port), "--tls-cert-file", home / "tls.crt",
+            apiserver, "--etcd-servers", client, "--bind-address", "127.0.0.1",
+            "--advertise-address", "127.0.0.1", "--secure-port", str(self.port), "--tls-cert-file", home / "tls.crt",
             "--tls-private-key-file", home / "tls.key", "--token-auth-file", home / "users.csv",
             "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.0.0.0/24",
             "--endpoint-reconciler-type", "none", "--service-account-issuer", "https://kubernetes.example",
@@ -144,6 +144,33 @@ class Cluster:
             wanted = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
             granted = self.must(201, "POST", f"{accounts}/{name}/token", wanted)
             self.tokens[name] = granted["status"]["token"]
+
+
+@contextlib.contextmanager
+def controllers(program, home, cluster):
+    """The controllers that make pods, each with its own account, and a node for them to think of."""
+    server = {"server": f"https://127.0.0.1:{cluster.port}", "certificate-authority": str(home / "ca.crt")}
+    (home / "kubeconfig").write_text(json.dumps({
+        "apiVersion": "v1", "kind": "Config", "current-context": "here",
+        "clusters": [{"name": "here", "cluster": server}],
+        "users": [{"name": "admin", "user": {"token": cluster.tokens["admin"]}}],
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "admin"}}]}))
+    cluster.must(201, "POST", "/api/v1/nodes", {"metadata": {"name": "node-1"}})
+    untainted = {"spec": {"taints": None}}
+    cluster.must(200, "PATCH", "/api/v1/nodes/node-1", untainted, kind="application/merge-patch+json")
+    command = [
+        program, "--kubeconfig", home / "kubeconfig", "--use-service-account-credentials",
+        "--leader-elect=false", "--controllers", "deployment,replicaset,statefulset,daemonset,job",
+        "--service-account-private-key-file", home / "tokens.key",
+        "--bind-address", "127.0.0.1", "--secure-port", str(free_port())]
+    if cluster.minor < 24:
+        # No listener without TLS.
+        command.append("--port=0")
+    process = cluster.spawn("controllers", command)
+    try:
+        yield
+    finally:
+        end(process)
 
 
 def is_ready(admin):

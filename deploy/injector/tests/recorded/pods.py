@@ -42,6 +42,24 @@ def replica(**more):
     return owned("ReplicaSet", "apps/v1", "orders-7d4b9c6f5", labels=labels, **more)
 
 
+def workloads(suffix):
+    """What controllers make pods of, by the kind of those pods' owners: where it is created, and as what."""
+    apps, batch = (f"/apis/{group}/v1/namespaces/shop" for group in ("apps", "batch"))
+    made = {}
+    for kind, where in [("ReplicaSet", f"{apps}/deployments"), ("StatefulSet", f"{apps}/statefulsets"),
+                        ("DaemonSet", f"{apps}/daemonsets"), ("Job", f"{batch}/jobs")]:
+        name = f"{kind.lower()}-{suffix}"
+        labels = {"app.kubernetes.io/name": name}
+        pod = replica()["spec"] | ({"restartPolicy": "Never"} if kind == "Job" else {})
+        spec = {"template": {"metadata": {"labels": labels | ASKS}, "spec": pod}}
+        if kind != "Job":
+            spec["selector"] = {"matchLabels": labels}
+        if kind == "StatefulSet":
+            spec["serviceName"] = "orders"
+        made[kind] = (where, {"metadata": {"name": name}, "spec": spec})
+    return made
+
+
 ANNOTATIONS = {
     "config": "orders-bearerd", "secret": "orders-oauth", "token-audience": "https://api.example",
     "store": "claim:orders-store", "port": "8081", "admin-port": "9911", "memory-limit": "128Mi",

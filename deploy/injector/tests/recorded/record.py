@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Records what a kube-apiserver asks the injector, byte for byte.
 
-    record.py --apiserver kube-apiserver --etcd etcd --injector target/debug/bearerd-injector
+    record.py --apiserver kube-apiserver --controller-manager kube-controller-manager --etcd etcd \\
+        --injector target/debug/bearerd-injector
 
-It starts the three on loopback with keys that end with them, registers the chart's webhook, does with
+It starts the four on loopback with keys that end with them, registers the chart's webhook, does with
 pods what people and controllers do, and writes each review to VERSION/REVIEW_VERSION/NAME.json beside
 itself. The reviews are passed on to the injector, and its answers back: a pod that the API server does
 not take, or takes without its sidecar, ends the recording. Besides Python it needs openssl.
@@ -15,7 +16,7 @@ import pathlib
 import tempfile
 
 import pods
-from cluster import Cluster, Recorder, certificate, injector
+from cluster import Cluster, Recorder, certificate, controllers, injector
 
 HERE = pathlib.Path(__file__).parent
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
@@ -41,6 +42,7 @@ class Recording:
         self.cluster, self.recorder, self.version = cluster, recorder, version
         self.directory = HERE / cluster.version / version
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.native = cluster.minor >= 29
 
     def register(self, name, path, changes, marked):
         """Registers a webhook, and waits until the API server has taken notice."""
@@ -69,23 +71,43 @@ class Recording:
         return answer
 
     def creations(self):
-        """The pods of people and controllers; each comes out with its sidecar, or not at all."""
-        native = self.cluster.minor >= 29
-        for name, (user, query, pod, status) in pods.created(native).items():
+        """The pods of people, and of controllers as `pods.py` knows them; each comes out with its sidecar,
+        or not at all."""
+        for name, (user, query, pod, status) in pods.created(self.native).items():
             answer = self.ask(name, status, "POST", PODS + query, pod, user)
             if status != 201:
                 assert "bearerd cannot be injected" in answer["message"], answer
                 continue
-            ordinary = pod["metadata"].get("annotations", {}).get("bearerd/mode") == "ordinary"
-            place = "containers" if ordinary or not native else "initContainers"
-            [sidecar] = [one for one in answer["spec"][place] if one["name"] == "bearerd"]
-            assert ("restartPolicy" in sidecar) == (place == "initContainers"), answer
-            others = [one for one in answer["spec"]["containers"] if one["name"] != "bearerd"]
-            for container in others:
-                assert container["env"][0]["value"].startswith("http://127.0.0.1:"), answer
+            self.check(answer)
             if not query:
                 where = f"{PODS}/{answer['metadata']['name']}?gracePeriodSeconds=0"
                 self.cluster.must(200, "DELETE", where)
+
+    def check(self, pod):
+        """It has its sidecar, in the right form, and everybody knows it."""
+        ordinary = pod["metadata"]["annotations"].get("bearerd/mode") == "ordinary"
+        place = "containers" if ordinary or not self.native else "initContainers"
+        [sidecar] = [one for one in pod["spec"][place] if one["name"] == "bearerd"]
+        assert ("restartPolicy" in sidecar) == (place == "initContainers"), pod
+        for container in pod["spec"]["containers"]:
+            told = container.get("env", [{}])[0].get("value", "")
+            assert container is sidecar or told.startswith("http://127.0.0.1:"), pod
+
+    def controlled(self):
+        """The pods that the real controllers make."""
+        for kind, (where, workload) in pods.workloads(self.version).items():
+            self.recorder.taken()
+            self.cluster.must(201, "POST", where, workload)
+            name = workload["metadata"]["name"]
+            self.cluster.eventually(f"a {kind} makes a pod", lambda name=name: self.made(name))
+            [pod] = self.made(name)
+            assert [owner["kind"] for owner in pod["metadata"]["ownerReferences"]] == [kind], pod
+            self.check(pod)
+            first = next(review for asked, review in self.recorder.taken() if asked == "/inject")
+            (self.directory / f"of-{kind.lower()}.json").write_bytes(first)
+
+    def made(self, name):
+        return self.cluster.must(200, "GET", f"{PODS}?labelSelector=app.kubernetes.io/name={name}")["items"]
 
     def others(self):
         """What else happens to a pod. The chart's webhook is not asked about it."""
@@ -113,6 +135,7 @@ class Recording:
         # Configurations are called in the order of their names.
         self.register("mesh", "/mesh", mesh, meshed)
         self.creations()
+        self.controlled()
         self.unregister("mesh", "/mesh", meshed)
         self.unregister("bearerd-injector", "/inject", asks)
         everything = [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"],
@@ -126,7 +149,7 @@ class Recording:
 def main():
     shape = argparse.RawDescriptionHelpFormatter
     told = argparse.ArgumentParser(description=__doc__, formatter_class=shape)
-    for program in ("apiserver", "etcd", "injector"):
+    for program in ("apiserver", "controller-manager", "etcd", "injector"):
         told.add_argument(f"--{program}", required=True, type=pathlib.Path)
     told = told.parse_args()
     with tempfile.TemporaryDirectory() as home:
@@ -134,7 +157,9 @@ def main():
         certificate(home)
         with Cluster(told.apiserver, told.etcd, home) as cluster:
             cluster.prepare()
-            with injector(told.injector, home, cluster) as address, Recorder(home, address) as recorder:
+            with (controllers(told.controller_manager, home, cluster),
+                  injector(told.injector, home, cluster) as address,
+                  Recorder(home, address) as recorder):
                 for version in ("v1", "v1beta1"):
                     Recording(cluster, recorder, version).run()
                 print(f"Kubernetes {cluster.version}: {recorder.count} reviews")
