@@ -30,7 +30,7 @@ const EXPECTED: [(&str, Expected); 28] = [
     ("annotated", Sidecar),
     ("annotated-ordinary", Sidecar),
     ("binding", Nothing),
-    ("creation", Sidecar),
+    ("creation", Nothing),
     ("deletion", Nothing),
     ("deployment", Sidecar),
     ("deployment-again", Nothing),

@@ -110,11 +110,14 @@ class Recording:
         return self.cluster.must(200, "GET", f"{PODS}?labelSelector=app.kubernetes.io/name={name}")["items"]
 
     def others(self):
-        """What else happens to a pod. The chart's webhook is not asked about it."""
-        self.ask("creation", 201, "POST", PODS, pods.plain("orders-0"), "alice")
-        labels = {"metadata": {"labels": {"tier": "back"}}}
+        """What else happens to a pod. The chart's webhook is not asked about it. This one asks for a
+        sidecar when it is too late for one."""
+        pod = pods.plain("orders-0")
+        pod["metadata"]["labels"]["bearerd/inject"] = "false"
+        self.ask("creation", 201, "POST", PODS, pod, "alice")
+        asks = {"metadata": {"labels": pods.ASKS}}
         merge = "application/merge-patch+json"
-        self.ask("update", 200, "PATCH", f"{PODS}/orders-0", labels, "alice", merge)
+        self.ask("update", 200, "PATCH", f"{PODS}/orders-0", asks, "alice", merge)
         if self.cluster.minor >= 25:
             debugger = {"spec": {"ephemeralContainers": [pods.container("debugger-4k2fw")]}}
             path = f"{PODS}/orders-0/ephemeralcontainers"
