@@ -8,18 +8,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::uri::Scheme;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+
+use crate::stream::Stream;
 
 mod names;
 
@@ -114,7 +113,7 @@ impl Peer {
         };
         let connector = TlsConnector::from(Arc::clone(config));
         let tls = connector.connect(name.clone(), tcp).await.map_err(DialError::Tls)?;
-        Ok(Stream::Tls(Box::new(tls)))
+        Ok(Stream::tls(tls))
     }
 
     /// Connects to whichever of a name's addresses answers first; names are looked up each time.
@@ -176,107 +175,6 @@ where
             },
         }
     })
-}
-
-/// A connection to a peer.
-pub enum Stream {
-    /// Plaintext over TCP.
-    Tcp(TcpStream),
-    /// TLS over TCP; boxed, since its state is large.
-    Tls(Box<TlsStream<TcpStream>>),
-    /// Plaintext over a unix socket.
-    Unix(UnixStream),
-}
-
-impl Stream {
-    /// True if it is encrypted.
-    #[must_use]
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
-    }
-
-    /// True if nothing has arrived on it, not even its end.
-    pub fn is_quiet(&mut self) -> bool {
-        let nothing = |read: io::Result<usize>| {
-            read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-        };
-        match self {
-            // Without a waker, which would cost the registration of the next reader's.
-            Self::Tcp(stream) => nothing(stream.try_read(&mut [0])),
-            Self::Unix(stream) => nothing(stream.try_read(&mut [0])),
-            // Something may arrive that is TLS's own affair, such as a ticket.
-            Self::Tls(stream) => {
-                let mut byte = [0];
-                let mut cx = Context::from_waker(Waker::noop());
-                let read =
-                    Pin::new(stream.as_mut()).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
-                read.is_pending()
-            }
-        }
-    }
-
-    /// What was agreed in the handshake (ALPN, RFC 7301).
-    #[must_use]
-    pub fn agreed_protocol(&self) -> Option<&[u8]> {
-        match self {
-            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
-            Self::Tcp(_) | Self::Unix(_) => None,
-        }
-    }
-}
-
-macro_rules! forward {
-    ($stream:expr, $method:ident $(, $argument:expr)*) => {
-        match $stream.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).$method($($argument),*),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).$method($($argument),*),
-            Stream::Unix(stream) => Pin::new(stream).$method($($argument),*),
-        }
-    };
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        forward!(self, poll_read, cx, buffer)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        forward!(self, poll_write, cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        forward!(self, poll_write_vectored, cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-            Self::Unix(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        forward!(self, poll_flush, cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        forward!(self, poll_shutdown, cx)
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@
 //! | [`source`] | where tokens come from; vendors as data |
 //! | [`login`] | a person signs in, once |
 //! | [`store`] | where a rotating refresh token lives between processes |
-//! | [`dial`], [`tls`] | one connection to a peer, verified |
+//! | [`dial`], [`stream`], [`tls`] | one connection to a peer, verified |
 //! | [`dpop`] | proofs for tokens that are bound to a key |
 //! | [`proxy`] | one request, top to bottom |
 //! | [`config`] | raw TOML to valid domain types |
@@ -59,6 +59,7 @@ pub mod secret;
 pub mod server;
 pub mod source;
 pub mod store;
+pub mod stream;
 pub mod telemetry;
 pub mod tls;
 pub mod token;

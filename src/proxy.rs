@@ -8,7 +8,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 mod alarm;
@@ -17,23 +16,27 @@ pub mod challenge;
 mod connection;
 mod exchange;
 pub mod footprint;
-mod framing;
 pub mod hop;
+mod http1;
 mod inbound;
 pub mod inject;
 pub mod key;
+mod lane;
 pub mod listener;
+mod prefixed;
 pub mod reject;
 mod relay;
 pub mod replay;
 pub mod route;
 mod tunnel;
+mod turns;
 pub mod upstream;
 mod watchdog;
 mod websocket;
 mod wire;
 
 use exchange::Exchange;
+use inbound::Inbound;
 use relay::Downstream;
 use replay::Outbound;
 use route::Routes;
@@ -47,7 +50,7 @@ use wire::Wire;
 pub fn handle(
     routes: Arc<Routes>,
     wire: Arc<Wire>,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
 ) -> impl Future<Output = Response<Downstream>> + Send {
     let begun = Exchange::begin(routes, wire, request).map(|(mut exchange, body)| {
         match exchange.pooled() {

@@ -1,26 +1,22 @@
-//! One caller's connection: which protocol it speaks, and hyper's server for that.
+//! One caller's connection: which protocol it speaks, and who serves that.
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BytesMut;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::http1::inbox::Inbox;
 use super::listener::Drain;
+use super::prefixed::Prefixed;
 use super::route::Routes;
 use crate::clock::monotonic;
+use crate::stream::Stream;
 
 mod http1;
 pub(super) mod http2;
-mod prefixed;
-
-use prefixed::Prefixed;
 
 /// What a connection is served with.
 #[derive(Clone)]
@@ -42,66 +38,45 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Room for the first read: a usual request head.
-const FIRST_READ: usize = 1024;
-
 /// The beginning of every HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves every request on `io` until the caller leaves, idles for too long, or draining begins and
-/// no request is under way.
-///
-/// An HTTP/1 connection without a request is what it was before its first one: a stream that is
-/// waited on, with no buffer and no hyper. Each is as large as it is only while it is used.
-pub(super) async fn serve<I>(mut io: I, mut protocol: Protocol, served: Served)
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut left = served.routes.borrow().limits.idle_time;
-    loop {
-        let (prefix, begun, is_http2) = match protocol {
-            Protocol::Http2 => (Bytes::new(), None, true),
-            _ => match first_bytes(&mut io, protocol, left, &served).await {
-                Ok((prefix, begun, is_http2)) => (prefix, Some(begun), is_http2),
-                Err(_) => return,
-            },
-        };
-        // Empty lines may precede a request (RFC 9112 §2.2); with them none has begun.
-        let begun = begun.filter(|_| !prefix.iter().all(|byte| b"\r\n".contains(byte)));
-        let whole = Prefixed { io, prefix };
-        if is_http2 {
-            return Box::pin(http2::serve(whole, served)).await;
-        }
-        let Some(drowsy) = Box::pin(http1::serve(whole, served.clone(), begun)).await else {
-            return;
-        };
-        // All of the prefix was read, or it would be a part of a request.
-        io = drowsy.io.io;
-        (left, protocol) = (drowsy.left, Protocol::Http1);
+/// Serves every request on `stream` until the caller leaves, idles for too long, or draining begins
+/// and no request is under way.
+pub(super) async fn serve(mut stream: Stream, protocol: Protocol, served: Served) {
+    let (inbox, begun, is_http2) = match protocol {
+        Protocol::Http2 => (Inbox::new(BytesMut::new()), None, true),
+        Protocol::Http1 => (Inbox::new(BytesMut::new()), None, false),
+        Protocol::Unknown => match first_bytes(&mut stream, &served).await {
+            Ok((inbox, begun, is_http2)) => (inbox, Some(begun), is_http2),
+            Err(_) => return,
+        },
+    };
+    if is_http2 {
+        let whole = Prefixed { io: stream, prefix: inbox.bytes.freeze() };
+        return Box::pin(http2::serve(whole, served)).await;
     }
+    // Empty lines may precede a request (RFC 9112 §2.2); with them none has begun.
+    let begun = begun.filter(|_| !inbox.bytes.iter().all(|byte| b"\r\n".contains(byte)));
+    http1::serve(stream, inbox.bytes, begun, served).await;
 }
 
-/// Reads until it is clear whether the caller begins with HTTP/2's preface, if that is still open;
-/// also tells when the first byte came, which is to be within `limit`.
-async fn first_bytes<I: AsyncRead + Unpin>(
-    io: &mut I,
-    protocol: Protocol,
-    limit: Duration,
-    served: &Served,
-) -> io::Result<(Bytes, Instant, bool)> {
-    let head_time = served.routes.borrow().limits.head_time;
-    let mut prefix = BytesMut::new();
+/// Reads until it is clear whether the caller begins with HTTP/2's preface; also tells when the first
+/// byte came, which is to be within the time that a connection may be idle.
+async fn first_bytes(stream: &mut Stream, served: &Served) -> io::Result<(Inbox, Instant, bool)> {
+    let limits = served.routes.borrow().limits;
+    let mut inbox = Inbox::new(BytesMut::new());
     let reading = async {
-        let mut deadline = monotonic() + limit;
+        let mut deadline = monotonic() + limits.idle_time;
         let mut begun = None;
         loop {
-            if timeout_at(deadline, poll_fn(|cx| poll_more(io, cx, &mut prefix))).await?? == 0 {
+            if timeout_at(deadline, poll_fn(|cx| inbox.poll_wait(cx, stream))).await?? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
             }
             let begun = *begun.get_or_insert_with(monotonic);
-            deadline = begun + head_time;
-            let compared = prefix.len().min(PREFACE.len());
-            if protocol == Protocol::Http1 || prefix[..compared] != PREFACE[..compared] {
+            deadline = begun + limits.head_time;
+            let compared = inbox.bytes.len().min(PREFACE.len());
+            if inbox.bytes[..compared] != PREFACE[..compared] {
                 return Ok((begun, false));
             }
             if compared == PREFACE.len() {
@@ -117,18 +92,5 @@ async fn first_bytes<I: AsyncRead + Unpin>(
         read = reading => read?,
         () = draining => return Err(io::ErrorKind::ConnectionAborted.into()),
     };
-    Ok((prefix.freeze(), first, is_http2))
-}
-
-/// Reads by way of the stack, so that waiting takes no buffer.
-fn poll_more<I: AsyncRead + Unpin>(
-    io: &mut I,
-    cx: &mut Context<'_>,
-    bytes: &mut BytesMut,
-) -> Poll<io::Result<usize>> {
-    let mut buffer = [0; FIRST_READ];
-    let mut buffer = ReadBuf::new(&mut buffer);
-    ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
-    bytes.extend_from_slice(buffer.filled());
-    Poll::Ready(Ok(buffer.filled().len()))
+    Ok((inbox, first, is_http2))
 }

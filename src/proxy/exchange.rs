@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, CONNECTION, DATE};
 use http::{HeaderValue, Request, Response, StatusCode, Version, response};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::inbound::Inbound;
@@ -69,19 +68,13 @@ impl Exchange {
     pub(super) fn begin(
         routes: Arc<Routes>,
         wire: Arc<Wire>,
-        mut request: Request<Incoming>,
+        mut request: Request<Inbound>,
     ) -> Result<(Box<Self>, Outbound), Box<Response<Downstream>>> {
         let now = Moment::now();
-        wire.take_early(request.version() == Version::HTTP_11);
-        let upgrade = shape::upgrade(&mut request);
+        let upgrade = shape::upgrade(&mut request, &wire);
         let (asked, body) = request.into_parts();
         let version = asked.version;
-        let body = match version {
-            Version::HTTP_2 => Inbound::http2(body, Arc::clone(&wire)),
-            _ => Inbound::http1(body),
-        };
-        let admitted = shape::check_framing(&asked, &wire).and_then(|()| routes.admit(&asked));
-        let route = match admitted {
+        let route = match routes.admit(&asked) {
             Ok(route) => Arc::clone(route),
             Err(reason) => {
                 wire.watchdog.rest(now.mono);
@@ -241,7 +234,11 @@ impl Exchange {
         self.held.is_some() && self.route().config.replay.concerns(head.status.as_u16())
     }
 
-    pub(super) fn relay(mut self, mut head: response::Parts, call: Call) -> Response<Downstream> {
+    pub(super) fn relay(
+        mut self,
+        mut head: response::Parts,
+        mut call: Call,
+    ) -> Response<Downstream> {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(head, call);
         }
@@ -270,6 +267,7 @@ impl Exchange {
             head.headers.insert(DATE, reject::date());
         }
         self.record.status(head.status.as_u16());
+        call.leave_room(self.outgoing.headers);
         let (looked, relay) = (self.looked, Relay::new(call, self.record));
         Response::from_parts(head, Downstream::relayed(looked.frames, relay))
     }

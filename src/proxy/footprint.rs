@@ -8,6 +8,7 @@
 
 use super::connection::http2::{MAX_UNREAD, SEND_BUFFER};
 use super::exchange::first;
+use super::http1::inbox::MAX_READ;
 use super::replay::PIECE;
 use super::upstream::{http1, http2, pool};
 use crate::config::{Config, Limits, Listen, RouteConfig};
@@ -84,10 +85,10 @@ impl Footprint {
     }
 }
 
-/// hyper reads an HTTP/1 caller into blocks of this size at most. Three can be in use: the one that is
-/// read into, and one for each of the two frames of a body that are on their way through.
+/// A request's head as it comes in, in a room that may be twice as large, or of its body the room that is
+/// read into and those of two frames that are on their way.
 fn blocks_of_caller(limits: &Limits) -> usize {
-    3 * limits.head_bytes
+    (2 * limits.head_bytes).max(3 * MAX_READ)
 }
 
 /// h2 has of an HTTP/2 caller a head that is not whole yet, as it comes in and as fields, and the room
@@ -99,21 +100,20 @@ fn heads_of_caller(limits: &Limits) -> usize {
 /// Until the response has begun: the request's fields, the same as they are written, a piece of a copy
 /// that is sent again, what is kept of a first answer, and the response's head as it comes in.
 fn asking(limits: &Limits) -> usize {
-    2 * limits.head_bytes + PIECE + first::MAX_BYTES + http1::MAX_READ + http1::MAX_BUFFERED
+    2 * limits.head_bytes + PIECE + first::MAX_BYTES + MAX_READ + http1::MAX_BUFFERED
 }
 
-/// From then on: what is still written of the request, the response's head as it is written, and what
-/// hyper holds of the response until the caller takes it: less than a head's size and one frame more,
-/// in rooms that may be twice as large, and the one that is read into.
+/// From then on: what is still written of the request, the response's head as it came and as it is
+/// written, in a room that may be twice as large, two frames of it that the caller has not taken, and the
+/// room that the next one is read into.
 fn answering(limits: &Limits) -> usize {
-    let held = limits.head_bytes + http1::MAX_READ;
-    limits.head_bytes + PIECE + http1::MAX_HEAD + 2 * held + http1::MAX_READ
+    limits.head_bytes + PIECE + 3 * http1::MAX_HEAD + 3 * MAX_READ
 }
 
 /// The same in HTTP/2, where h2 holds the response: its head, less than its buffer and one frame more,
 /// the next frame, and the one that is read.
 fn answering_http2(limits: &Limits) -> usize {
-    limits.head_bytes + PIECE + http1::MAX_HEAD + SEND_BUFFER + 3 * http1::MAX_READ
+    limits.head_bytes + PIECE + http1::MAX_HEAD + SEND_BUFFER + 3 * MAX_READ
 }
 
 fn may_speak_http2(route: &RouteConfig) -> bool {
@@ -162,7 +162,7 @@ mod tests {
         let threads = footprint("threads = 3", route);
         assert_eq!(threads.base - usual.base, 2 * (usual.base - BASE));
         assert_eq!(with("replay_bytes = 0").copies, 0);
-        assert!(with("head_bytes = 8192").http1 < usual.http1 * 2 / 3);
+        assert!(with("head_bytes = 8192").http1 < usual.http1);
         assert!(with("http2_streams = 10").http2 < usual.http2);
         assert_eq!(with("http2_requests = 10").requests, 10);
         let few = with("connections = 2, http2_streams = 3");

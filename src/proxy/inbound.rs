@@ -1,55 +1,95 @@
-//! A request body as its caller sends it.
+//! A request body as its caller sends it. Each frame moves the deadline of its wire.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use thiserror::Error;
 
+use super::lane::{Lane, LaneError};
 use super::wire::Wire;
 
+/// Why a request body did not come to its end.
+#[derive(Debug, Error)]
+pub enum InboundError {
+    /// In HTTP/1.
+    #[error(transparent)]
+    Http1(#[from] LaneError),
+    /// In HTTP/2.
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
 /// A request body as its caller sends it.
-pub struct Inbound {
-    body: Incoming,
-    /// Whose deadline each frame moves. HTTP/1 needs none: its stream tells what comes in; a stream
-    /// beneath HTTP/2 does not know for whom.
-    wire: Option<Arc<Wire>>,
+pub struct Inbound(Kind);
+
+enum Kind {
+    /// None at all.
+    Empty,
+    /// In HTTP/1: of the request with that number.
+    Http1(Lane, usize, Arc<Wire>),
+    /// In HTTP/2.
+    Http2(Incoming, Arc<Wire>),
 }
 
 impl Inbound {
-    /// The `body` of an HTTP/1 request.
-    pub(super) fn http1(body: Incoming) -> Self {
-        Self { body, wire: None }
+    /// The body of a request that has none.
+    pub(super) fn empty() -> Self {
+        Self(Kind::Empty)
+    }
+
+    /// The body of the HTTP/1 request with number `turn` on `lane`.
+    pub(super) fn http1(lane: Lane, turn: usize, wire: Arc<Wire>) -> Self {
+        Self(Kind::Http1(lane, turn, wire))
     }
 
     /// The `body` of an HTTP/2 request on `wire`.
     pub(super) fn http2(body: Incoming, wire: Arc<Wire>) -> Self {
-        Self { body, wire: Some(wire) }
+        Self(Kind::Http2(body, wire))
     }
 }
 
 impl Body for Inbound {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = InboundError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let (Poll::Ready(Some(Ok(_))), Some(wire)) = (&polled, &self.wire) {
+    ) -> Poll<Option<Result<Frame<Bytes>, InboundError>>> {
+        let (polled, wire) = match &mut self.0 {
+            Kind::Empty => return Poll::Ready(None),
+            Kind::Http1(lane, turn, wire) => {
+                ready!(wire.mover.poll_piece(cx));
+                (lane.poll_frame(*turn, cx).map(|next| next.map(|next| Ok(next?))), wire)
+            }
+            Kind::Http2(body, wire) => {
+                (Pin::new(body).poll_frame(cx).map(|next| next.map(|next| Ok(next?))), wire)
+            }
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
             wire.watchdog.progress();
+            wire.mover.moved(frame.data_ref().map_or(0, Bytes::len));
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Http1(lane, turn, _) => lane.is_end(*turn),
+            Kind::Http2(body, _) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Http1(lane, ..) => lane.length().map_or_else(SizeHint::new, SizeHint::with_exact),
+            Kind::Http2(body, _) => body.size_hint(),
+        }
     }
 }

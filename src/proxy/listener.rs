@@ -21,7 +21,9 @@ use tokio_rustls::TlsAcceptor;
 use super::connection::{Protocol, Served, serve};
 use super::reject::{self, Reason};
 use super::route::Routes;
+use super::turns;
 use crate::clock::monotonic;
+use crate::stream::Stream;
 
 mod bound;
 mod crew;
@@ -78,11 +80,9 @@ impl Worker {
                 Bound::Tcp(listener) => {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
                     let accept = async move || accept_tcp(&listener).await;
-                    tokio::spawn(
-                        door.accept(accept, |stream, served| {
-                            serve(stream, Protocol::Unknown, served)
-                        }),
-                    );
+                    tokio::spawn(door.accept(accept, |stream, served| {
+                        serve(stream.into(), Protocol::Unknown, served)
+                    }));
                 }
                 Bound::Tls(listener) => {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -93,14 +93,13 @@ impl Worker {
                     let listener = tokio::net::UnixListener::from_std(listener)?;
                     let routes = self.routes.clone();
                     let accept = async move || accept_unix(&listener, &routes).await;
-                    tokio::spawn(
-                        door.accept(accept, |stream, served| {
-                            serve(stream, Protocol::Unknown, served)
-                        }),
-                    );
+                    tokio::spawn(door.accept(accept, |stream, served| {
+                        serve(stream.into(), Protocol::Unknown, served)
+                    }));
                 }
             }
         }
+        tokio::spawn(turns::call());
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             super::sweep(monotonic());
@@ -152,7 +151,7 @@ async fn tls(stream: TcpStream, served: Served) {
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    serve(stream, protocol, served).await;
+    serve(Stream::tls(stream), protocol, served).await;
 }
 
 /// Where connections come in.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -134,9 +134,12 @@ impl Body for Relay {
             return Poll::Ready(Some(Err(RelayError::Upstream(*error))));
         }
         let Some(call) = &mut this.call else { return Poll::Ready(None) };
+        let wire = &this.record.wire;
+        ready!(wire.mover.poll_piece(cx));
         match call.with(|call| call.poll_frame(cx)) {
             Poll::Ready(Some(Ok(mut frame))) => {
-                this.record.wire.watchdog.progress();
+                wire.watchdog.progress();
+                wire.mover.moved(frame.data_ref().map_or(0, Bytes::len));
                 if let Some(trailers) = frame.trailers_mut() {
                     hop::strip_trailers(trailers, None);
                 }
@@ -145,7 +148,7 @@ impl Body for Relay {
             }
             Poll::Ready(Some(Err(error))) => {
                 this.call = None;
-                // hyper forgets what it has not written when it is told, so it writes that first.
+                // Who sends it may forget what it has not written when it is told, so it writes that first.
                 this.broken = Some(Box::new(error));
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -231,7 +234,9 @@ impl Begun {
         let (first, rest) = (first as u64, self.rest.size_hint());
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + first);
-        if let Some(upper) = rest.upper() {
+        // RFC 9112 §7.1.2: trailers have a place in chunks only.
+        let chunked = self.first.iter().any(Frame::is_trailers);
+        if let Some(upper) = rest.upper().filter(|_| !chunked) {
             hint.set_upper(upper + first);
         }
         hint

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::budget::Budget;
 use super::hop;
-use super::inbound::Inbound;
+use super::inbound::{Inbound, InboundError};
 
 /// So much of a copy is in memory a second time while it is sent again.
 pub(super) const PIECE: usize = 16 << 10;
@@ -44,7 +44,7 @@ impl Kept {
 
 /// Why a body did not come to its end.
 #[derive(Debug, Error)]
-pub enum BodyError<E = hyper::Error> {
+pub enum BodyError<E = InboundError> {
     /// Its connection broke, or it is malformed.
     #[error("the body broke off")]
     Broken(#[source] E),
@@ -59,8 +59,7 @@ type Next<B> = Option<Result<Frame<Bytes>, BodyError<<B as Body>::Error>>>;
 /// A caller's body, as it may be passed on.
 pub struct Source<B> {
     body: B,
-    /// It says when it has ended: HTTP/2's do. With HTTP/1 hyper sees to it that what is cut short
-    /// is an error.
+    /// It says when it has ended: HTTP/2's do. In HTTP/1 what is cut short is an error.
     says_end: bool,
     /// Never in a trailer.
     injected: HeaderName,
@@ -325,7 +324,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Outbound<B> {
                 let rest = copy.source.body.size_hint();
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower() + pending);
-                if let Some(upper) = rest.upper() {
+                // RFC 9112 §7.1.2: trailers have a place in chunks only.
+                let chunked = copy.trailers.is_some() && !position.trailers;
+                if let Some(upper) = rest.upper().filter(|_| !chunked) {
                     hint.set_upper(upper + pending);
                 }
                 hint

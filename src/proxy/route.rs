@@ -120,7 +120,7 @@ impl Routes {
         if target.len() > self.limits.target_bytes {
             return Err(Reason::TooLarge);
         }
-        // In HTTP/1 hyper counts them.
+        // In HTTP/1 they are counted when the head is read.
         if head.version == Version::HTTP_2 && head.headers.len() > self.limits.head_fields {
             return Err(Reason::HeadTooLarge);
         }

@@ -10,13 +10,14 @@ use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::alarm::Alarm;
+use super::lane::Lane;
 use super::relay::Record;
 use crate::clock::monotonic;
-use crate::dial::Stream;
+use crate::stream::Stream;
 
 /// What a request asks to go on with (RFC 9110 §7.8).
 ///
@@ -50,10 +51,17 @@ pub(super) fn agrees(asked: &HeaderValue, answered: &HeaderMap) -> bool {
         .any(|name| name.trim_ascii().eq_ignore_ascii_case(chosen))
 }
 
+/// The caller's end, once the answer that opens the tunnel has been written.
+pub(super) enum Caller {
+    /// The connection itself.
+    Http1(Lane),
+    /// A stream of one.
+    Http2(OnUpgrade),
+}
+
 /// Two ends, soon to be connected.
 pub(super) struct Tunnel {
-    /// The caller's, once hyper has said 101.
-    caller: OnUpgrade,
+    caller: Caller,
     upstream: Stream,
     /// What the upstream said right after its 101.
     first: Bytes,
@@ -63,34 +71,53 @@ pub(super) struct Tunnel {
 impl Tunnel {
     /// Between `caller` and `upstream`, whose `first` bytes have been read already.
     #[must_use]
-    pub(super) fn new(caller: OnUpgrade, upstream: Stream, first: Bytes, record: Record) -> Self {
+    pub(super) fn new(caller: Caller, upstream: Stream, first: Bytes, record: Record) -> Self {
         Self { caller, upstream, first, record }
     }
 
     /// Passes bytes until both ends have closed, one broke, or nothing moved for the route's idle
     /// time.
-    pub(super) async fn run(mut self) {
-        let Ok(caller) = self.caller.await else { return };
-        let idle = self.record.route().config.timeouts.idle;
-        let dog = self.record.watchdog();
-        // A stream beneath HTTP/2 does not know for whom it moves.
-        let moved = |_: &[u8]| dog.progress();
-        let caller = InspectWriter::new(TokioIo::new(caller), moved);
-        let mut caller = InspectReader::new(caller, moved);
-        dog.request(monotonic() + idle, idle);
-        let mut alarm = pin!(Alarm::new(dog));
-        let copying = async {
-            caller.write_all(&self.first).await?;
-            copy_bidirectional(&mut caller, &mut self.upstream).await
-        };
-        let mut copying = pin!(copying);
-        poll_fn(|cx| {
-            // What broke is told to the other end by closing; whatever the alarm says, time is up.
-            if copying.as_mut().poll(cx).is_ready() || alarm.as_mut().poll(cx, dog).is_ready() {
-                return Poll::Ready(());
+    pub(super) async fn run(self) {
+        let Self { caller, upstream, first, record } = self;
+        match caller {
+            Caller::Http1(lane) => {
+                if let Some(caller) = lane.take_stream() {
+                    connect(caller, upstream, &first, &record).await;
+                }
             }
-            Poll::Pending
-        })
-        .await;
+            Caller::Http2(caller) => {
+                if let Ok(caller) = caller.await {
+                    connect(TokioIo::new(caller), upstream, &first, &record).await;
+                }
+            }
+        }
     }
+}
+
+async fn connect(
+    caller: impl AsyncRead + AsyncWrite + Unpin,
+    mut upstream: Stream,
+    first: &[u8],
+    record: &Record,
+) {
+    let idle = record.route().config.timeouts.idle;
+    let dog = record.watchdog();
+    let moved = |_: &[u8]| dog.progress();
+    let caller = InspectWriter::new(caller, moved);
+    let mut caller = InspectReader::new(caller, moved);
+    dog.request(monotonic() + idle, idle);
+    let mut alarm = pin!(Alarm::new(dog));
+    let copying = async {
+        caller.write_all(first).await?;
+        copy_bidirectional(&mut caller, &mut upstream).await
+    };
+    let mut copying = pin!(copying);
+    poll_fn(|cx| {
+        // What broke is told to the other end by closing; whatever the alarm says, time is up.
+        if copying.as_mut().poll(cx).is_ready() || alarm.as_mut().poll(cx, dog).is_ready() {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
 }

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use thiserror::Error;
 use tokio::time::Instant;
 
+use super::http1::Malformed;
 use super::replay::{BodyError, Outbound};
 use crate::dial::{DialError, Peer};
 
@@ -20,7 +21,7 @@ pub(super) mod http2;
 pub(super) mod pool;
 
 pub use call::Call;
-use http1::{Connection, Malformed};
+use http1::Connection;
 
 /// Somebody to send requests to.
 pub struct Upstream {

@@ -23,8 +23,6 @@ pub struct Watchdog {
     /// What progress is worth, in milliseconds; 0 = the deadline stands.
     extension: AtomicU64,
     progressed: AtomicBool,
-    /// What was read ends within a message.
-    partial: AtomicBool,
     /// A request is under way.
     busy: AtomicBool,
     /// The first bytes of a request head have come, and its deadline is set.
@@ -58,7 +56,6 @@ impl Watchdog {
             deadline: AtomicU64::new(millis(idle)),
             extension: AtomicU64::new(0),
             progressed: AtomicBool::new(false),
-            partial: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             in_head: AtomicBool::new(false),
             drowsy: AtomicBool::new(false),
@@ -93,13 +90,6 @@ impl Watchdog {
         self.progressed.store(true, Relaxed);
     }
 
-    /// Something was read, which extends a request. If it is `partial`, it ends within a message:
-    /// when no request is under way, that is the next one's head.
-    pub fn read(&self, partial: bool) {
-        self.progress();
-        self.partial.store(partial, Relaxed);
-    }
-
     /// Something was written. The last of a response may be written when its request is over; that
     /// begins nothing.
     pub fn written(&self) {
@@ -114,17 +104,17 @@ impl Watchdog {
         self.busy.load(Relaxed)
     }
 
-    /// True if the first bytes of a request head have come, perhaps together with the end of the
-    /// request before it, and [`Self::head_begins`] was not told yet.
-    #[must_use]
-    pub fn awaits_head(&self) -> bool {
-        !self.busy.load(Relaxed) && self.partial.load(Relaxed) && !self.in_head.load(Relaxed)
-    }
-
     /// True from the moment that the connection's timer found a head too slow.
     #[must_use]
     pub fn head_is_late(&self) -> bool {
         self.expired.load(Relaxed) && self.in_head.load(Relaxed) && !self.busy.load(Relaxed)
+    }
+
+    /// A part of a head has come; if it is the first one, `now` is when.
+    pub fn head_comes(&self, now: impl FnOnce() -> Instant) {
+        if !self.in_head.load(Relaxed) {
+            self.head_begins(now());
+        }
     }
 
     /// The first bytes of a head came at `now`: all of it has to come in time.
@@ -206,7 +196,7 @@ mod tests {
         let start = Moment::now().mono;
         let dog = Watchdog::new(start, 60 * SECOND, 10 * SECOND);
         dog.request(start + SECOND, SECOND);
-        dog.read(true);
+        dog.progress();
         assert_eq!(dog.judge(start + SECOND), Verdict::Later(start + 2 * SECOND));
         assert_eq!(dog.judge(start + 2 * SECOND), Verdict::Expired);
         assert!(dog.expired());
@@ -219,14 +209,9 @@ mod tests {
         let dog = Watchdog::new(start, 60 * SECOND, 10 * SECOND);
         for round in 0..3 {
             let now = start + round * 100 * SECOND;
-            assert!(!dog.awaits_head());
-            dog.read(true);
-            assert!(dog.awaits_head());
-            dog.head_begins(now);
-            dog.read(true);
-            assert!(!dog.awaits_head());
+            dog.head_comes(|| now);
+            dog.head_comes(|| now + SECOND);
             assert_eq!(dog.deadline(), now + 10 * SECOND, "later bytes do not extend it");
-            dog.read(false);
             dog.request(now + SECOND, SECOND);
             dog.rest(now + SECOND);
             dog.written();
@@ -277,11 +262,9 @@ mod tests {
         let start = Moment::now().mono;
         let dog = Watchdog::new(start, 60 * SECOND, 10 * SECOND);
         dog.request(start + SECOND, SECOND);
-        dog.read(true);
-        assert!(!dog.awaits_head(), "it may be this request's body");
+        dog.progress();
         dog.rest(start + SECOND);
-        assert!(dog.awaits_head());
-        dog.head_begins(start + SECOND);
+        dog.head_comes(|| start + SECOND);
         assert!(!dog.head_is_late());
         assert_eq!(dog.judge(start + 11 * SECOND), Verdict::Expired);
         assert!(dog.head_is_late());

@@ -56,6 +56,7 @@ async fn a_connection_that_began_with_http_1_does_not_change_to_http_2() {
     assert_eq!(caller.request("GET", "/", &[], b"").await.expect("an answer").status, 200);
     tokio::time::sleep(PAUSE).await;
     caller.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("sent");
+    assert_eq!(caller.answer().await.expect("an answer").status, 400);
     assert_eq!(caller.rest().await.expect("a clean end"), b"");
 }
 

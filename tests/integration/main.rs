@@ -24,6 +24,7 @@ mod bursts;
 mod by_hand;
 mod canary;
 mod certificates;
+mod conversation;
 mod drowsy;
 mod duplex;
 mod durability;

@@ -1,4 +1,4 @@
-//! Upgraded connections, interim responses, and what is said to callers before or instead of hyper.
+//! Upgraded connections, interim responses, and what is said to callers before an answer.
 
 use emulator::client::Client;
 use tokio::io::AsyncReadExt;
@@ -152,7 +152,7 @@ async fn a_body_waits_for_the_upstreams_word_if_its_caller_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_hyper_refuses_is_refused_in_our_words_and_counted() {
+async fn what_is_no_request_is_refused_with_its_reason_and_counted() {
     let stage = Stage::new();
     let daemon = stage.ready("").await;
     let long = "x".repeat(70_000);

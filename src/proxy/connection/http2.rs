@@ -26,6 +26,7 @@ use super::Served;
 use crate::clock::monotonic;
 use crate::proxy::exchange::turn_away;
 use crate::proxy::handle;
+use crate::proxy::inbound::Inbound;
 use crate::proxy::reject::Reason;
 use crate::proxy::relay::Downstream;
 use crate::proxy::route::Routes;
@@ -63,7 +64,8 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let routes = Arc::clone(&routes.borrow());
         let dog = Watchdog::new(monotonic(), limits.idle_time, limits.head_time);
-        let wire = Arc::new(Wire::new(dog));
+        let wire = Arc::new(Wire::http2(dog));
+        let request = request.map(|body| Inbound::http2(body, Arc::clone(&wire)));
         let share = routes.http2_requests.one().map(Arc::new);
         begun.begin(Arc::clone(&wire), of_requests.request(), left.keep(share.clone()));
         let answer = match &share {

@@ -1,15 +1,15 @@
 //! What of a caller's request goes out, and in what form.
 
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 
+use crate::proxy::inbound::Inbound;
 use crate::proxy::reject::Reason;
 use crate::proxy::route::{Route, Routes};
+use crate::proxy::tunnel::Caller;
 use crate::proxy::upstream::Outgoing;
 use crate::proxy::websocket::Handshake;
 use crate::proxy::wire::Wire;
@@ -84,32 +84,23 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// An upgrade that a caller asks for.
 pub(super) struct Upgrade {
     pub(super) protocols: HeaderValue,
-    pub(super) caller: OnUpgrade,
+    pub(super) caller: Caller,
     /// Made for a caller of HTTP/2.
     pub(super) handshake: Option<Handshake>,
 }
 
 /// What `request` asks to go on with, if it may.
-pub(super) fn upgrade(request: &mut Request<Incoming>) -> Option<Box<Upgrade>> {
+pub(super) fn upgrade(request: &mut Request<Inbound>, wire: &Wire) -> Option<Box<Upgrade>> {
     if request.version() == Version::HTTP_2 {
         let handshake = Some(Handshake::of(request)?);
         let protocols = HeaderValue::from_static("websocket");
-        return Some(Box::new(Upgrade {
-            protocols,
-            caller: hyper::upgrade::on(request),
-            handshake,
-        }));
+        let caller = Caller::Http2(hyper::upgrade::on(request));
+        return Some(Box::new(Upgrade { protocols, caller, handshake }));
     }
     let may = request.headers().contains_key(UPGRADE)
         && request.version() == Version::HTTP_11
         && request.body().is_end_stream();
     let protocols = may.then(|| tunnel::wanted(request.headers())).flatten()?;
-    let caller = hyper::upgrade::on(request);
+    let caller = Caller::Http1(wire.lane()?.clone());
     Some(Box::new(Upgrade { protocols, caller, handshake: None }))
-}
-
-/// RFC 9112 §6.1: two framings in one request are an attempt to smuggle.
-pub(super) fn check_framing(head: &Parts, wire: &Wire) -> Result<(), Reason> {
-    let both = wire.is_ambiguous() && head.headers.contains_key(TRANSFER_ENCODING);
-    if both { Err(Reason::BadRequest) } else { Ok(()) }
 }

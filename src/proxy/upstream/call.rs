@@ -5,12 +5,12 @@ use std::io;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::response;
+use http::{HeaderMap, response};
 use http_body::{Frame, SizeHint};
 
 use super::{Failed, UpstreamError, http1, http2};
-use crate::dial::Stream;
 use crate::proxy::wire::Wire;
+use crate::stream::Stream;
 
 /// One request to an upstream and its response. Dropped before its end, it is broken off: that is
 /// how a caller that goes away, or a message cut short, reaches the upstream.
@@ -31,10 +31,6 @@ impl Call {
     /// [`Failed`] says what is known about how far the request came.
     pub async fn head(mut self, wire: &Wire) -> Result<(response::Parts, Self), Box<Failed>> {
         let result = poll_fn(|cx| {
-            // hyper flushes next, which says what is to be said before the head, and wakes this task.
-            if wire.has_to_say_early() {
-                return Poll::Pending;
-            }
             let polled = self.poll_head(cx);
             self.take_early().into_iter().for_each(|early| wire.say_early(early));
             match polled {
@@ -125,6 +121,13 @@ impl Call {
             Self::Http1(call) => call.poll_upload(cx),
             Self::Http2(call) => call.poll_upload(cx),
             Self::Over => Poll::Ready(()),
+        }
+    }
+
+    /// Room for the fields of another response: a map that nobody needs.
+    pub fn leave_room(&mut self, fields: HeaderMap) {
+        if let Self::Http1(call) = self {
+            call.leave_room(fields);
         }
     }
 

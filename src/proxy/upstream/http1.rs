@@ -9,27 +9,23 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode, response};
-use http_body::{Frame, SizeHint};
-use thiserror::Error;
+use http::{HeaderMap, Method, StatusCode, response};
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
-use tokio_util::io::poll_read_buf;
 
 use super::{Failed, Outgoing, UpstreamError, pool};
-use crate::dial::Stream;
-use crate::proxy::replay::Outbound;
+use crate::proxy::http1::Malformed;
+use crate::proxy::http1::body::{Body, Next};
+use crate::proxy::http1::inbox::{Inbox, MAX_READ};
+use crate::proxy::http1::send::{SendError, Sending};
+use crate::proxy::replay::{BodyError, Outbound};
+use crate::stream::Stream;
 
-pub(in crate::proxy) mod receive;
+mod receive;
 mod send;
 
-use receive::{Body, Head, Next};
-use send::{SendError, Upload};
+use receive::Head;
 
-/// Room for one read; it doubles as long as reads fill it.
-const READ: usize = 8 << 10;
-/// The largest room for one read. What is read at once is written at once, and 64 KiB are a little
-/// more than one segment of loopback holds: an upload in such pieces costs twice as much.
-pub(in crate::proxy) const MAX_READ: usize = 48 << 10;
 /// The largest head of a response.
 pub(in crate::proxy) use receive::MAX_HEAD;
 /// What is read of a response before its head is whole, at most.
@@ -39,16 +35,13 @@ pub(super) const MAX_INTERIM: usize = 16;
 /// A body is sent without the upstream's word after this (RFC 9110 §10.1.1 leaves the time open).
 pub(super) const CONTINUE: Duration = Duration::from_secs(1);
 
-/// What came is not HTTP/1, or not safely so.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("the upstream's answer is malformed: {0}")]
-pub struct Malformed(pub(super) &'static str);
-
 /// A connection that no request is on.
 pub(super) struct Connection {
     stream: Stream,
-    inbox: BytesMut,
+    inbox: Inbox,
     outbox: BytesMut,
+    /// An empty map with room for fields, which the next response's are put into.
+    spare: HeaderMap,
     /// When its last use began: idle time is overestimated by that use, and a clock is not read.
     pub(super) used_at: Instant,
     /// From then on it takes no other request, so that a changed name is looked up again.
@@ -57,17 +50,9 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: Stream, now: Instant, good_until: Instant) -> Box<Self> {
-        let (inbox, outbox) = (BytesMut::new(), BytesMut::new());
-        Box::new(Self { stream, inbox, outbox, used_at: now, good_until })
-    }
-
-    /// What one large message needed is not kept for the next one.
-    fn forget_large_buffers(&mut self) {
-        for buffer in [&mut self.inbox, &mut self.outbox] {
-            if buffer.capacity() > 2 * READ {
-                *buffer = BytesMut::new();
-            }
-        }
+        let (inbox, outbox) = (Inbox::new(BytesMut::new()), BytesMut::new());
+        let spare = HeaderMap::new();
+        Box::new(Self { stream, inbox, outbox, spare, used_at: now, good_until })
     }
 
     /// False if the upstream closed it, or said something unasked: that must not become an answer.
@@ -80,17 +65,15 @@ impl Connection {
 /// caller that goes away, or a message cut short, reaches the upstream.
 pub struct Call {
     connection: Box<Connection>,
-    upload: Upload,
+    upload: Sending<Outbound>,
     /// What broke the upload; the upstream may have answered all the same.
-    broken: Option<SendError>,
+    broken: Option<SendError<BodyError>>,
     method: Method,
     body: Body,
     persistent: bool,
     /// Of the response.
     begun: bool,
     scanned: usize,
-    read_size: usize,
-    last_read: usize,
     interim: usize,
     early: Vec<response::Parts>,
     hold: Option<Pin<Box<Sleep>>>,
@@ -108,9 +91,9 @@ impl Call {
         slot: usize,
         pooled: bool,
     ) -> Self {
-        let held = request.expects_continue();
+        let held = !body.is_end_stream() && request.expects_continue();
         let outbox = std::mem::take(&mut connection.outbox);
-        let upload = Upload::new(request, body, held, outbox);
+        let upload = send::send(request, body, held, outbox);
         Self {
             connection,
             upload,
@@ -120,8 +103,6 @@ impl Call {
             persistent: false,
             begun: false,
             scanned: 0,
-            read_size: READ,
-            last_read: 0,
             interim: 0,
             early: Vec::new(),
             hold: None,
@@ -137,8 +118,9 @@ impl Call {
     ) -> Poll<Result<response::Parts, UpstreamError>> {
         let _ = self.poll_upload(cx);
         loop {
-            let inbox = &mut self.connection.inbox;
-            if let Some(head) = receive::head(inbox, &mut self.scanned, &self.method)? {
+            let Connection { inbox, spare, .. } = &mut *self.connection;
+            let inbox = &mut inbox.bytes;
+            if let Some(head) = receive::head(inbox, &mut self.scanned, &self.method, spare)? {
                 self.scanned = 0;
                 if let Some(parts) = self.arrived(head, cx)? {
                     return Poll::Ready(Ok(parts));
@@ -224,21 +206,8 @@ impl Call {
         if matches!(self.broken, Some(SendError::Body(_) | SendError::Length)) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let inbox = &mut self.connection.inbox;
-        // A frame keeps all of the room that it was read into: what drips in shares one, or a caller
-        // that does not read would be a way to hold a large room for each drop.
-        let drips = self.last_read < self.read_size / 2;
-        let least = if drips { READ } else { self.read_size };
-        if inbox.capacity() - inbox.len() < least {
-            inbox.reserve(self.read_size);
-        }
-        let room = inbox.capacity() - inbox.len();
-        let read = ready!(poll_read_buf(Pin::new(&mut self.connection.stream), cx, inbox))?;
-        self.last_read = read;
-        if read == room {
-            self.read_size = (self.read_size * 2).min(MAX_READ);
-        }
-        Poll::Ready(Ok(read))
+        let Connection { stream, inbox, .. } = &mut *self.connection;
+        inbox.poll_fill(cx, stream)
     }
 
     /// What the upload broke on comes before what its end looked like from the reading side.
@@ -265,7 +234,7 @@ impl Call {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         loop {
-            match self.body.next(&mut self.connection.inbox) {
+            match self.body.next(&mut self.connection.inbox.bytes, receive::BOUNDS) {
                 Ok(Next::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Ok(Next::End) => return Poll::Ready(None),
                 Ok(Next::More) => {}
@@ -286,6 +255,12 @@ impl Call {
         }
     }
 
+    /// Room for the fields of the next response on this connection: a map that nobody needs.
+    pub(super) fn leave_room(&mut self, mut fields: HeaderMap) {
+        fields.clear();
+        self.connection.spare = fields;
+    }
+
     /// True if the response has been read to its end.
     pub(super) fn is_end_stream(&self) -> bool {
         self.body.is_end()
@@ -298,16 +273,16 @@ impl Call {
 
     /// After a 101: the stream, and what was read of it already.
     pub(super) fn into_upgraded(mut self) -> (Stream, Bytes) {
-        (self.connection.stream, self.connection.inbox.split().freeze())
+        (self.connection.stream, self.connection.inbox.bytes.split().freeze())
     }
 
     /// Puts the connection back if it can carry another request: both messages have ended, and
     /// nothing came after.
     pub(super) fn finish(mut self) {
-        let clean = self.persistent && self.body.is_end() && self.connection.inbox.is_empty();
+        let clean = self.persistent && self.body.is_end() && self.connection.inbox.bytes.is_empty();
         if clean && self.upload.is_done() {
             self.connection.outbox = self.upload.into_buffer();
-            self.connection.forget_large_buffers();
+            self.connection.inbox.settle();
             pool::put(self.slot, self.connection);
         }
     }

@@ -18,8 +18,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::call::over;
-use super::http1::{CONTINUE, MAX_INTERIM, Malformed};
+use super::http1::{CONTINUE, MAX_INTERIM};
 use super::{Failed, Outgoing, UpstreamError};
+use crate::proxy::http1::Malformed;
 use crate::proxy::replay::{BodyError, Outbound};
 
 mod shared;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
 
-use bearerd::dial::Stream;
+use bearerd::stream::Stream;
 use bearerd::tls::TlsSettings;
 use bytes::Bytes;
 use emulator::http::{Exchange, Handler, Server, Work};

@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bearerd::clock::monotonic;
-use bearerd::dial::{Address, DialError, Peer, Stream};
+use bearerd::dial::{Address, DialError, Peer};
+use bearerd::stream::Stream;
 use bearerd::tls::{TlsSettings, client};
 use bytes::Bytes;
 use emulator::client::{Answer, Client};

@@ -70,6 +70,7 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
     #[allow(clippy::disallowed_methods)] // a tunnel is what its request leaves behind
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
+        ready!(this.wire.mover.poll_turn(cx));
         loop {
             if this.task.as_mut().poll(cx).is_ready() {
                 if let Some(tunnel) = this.wire.take_tunnel() {

@@ -36,7 +36,7 @@ async fn drops_that_follow_a_flood_share_their_room() {
     };
     let (sent, ()) = tokio::join!(theirs.write_all(&flood), reading);
     sent.unwrap();
-    assert_eq!(call.read_size, MAX_READ);
+    assert_eq!(call.connection.inbox.read_size(), MAX_READ);
     // Nobody takes what comes from here on.
     let mut held: Vec<Bytes> = Vec::new();
     for _ in 0..100 {

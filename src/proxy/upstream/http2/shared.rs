@@ -22,7 +22,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{UpstreamError, over};
 use crate::clock::monotonic;
-use crate::dial::{DialError, Stream};
+use crate::dial::DialError;
+use crate::stream::Stream;
 
 /// The most requests on one connection, whatever its upstream would allow.
 const STREAMS: u32 = 100;

@@ -1,19 +1,20 @@
 use super::*;
+use crate::proxy::http1::body::Next;
 
 /// Everything that `wire` brings, read in two parts: data, and trailers; `None` if malformed.
 fn read(wire: &[u8], cut: usize) -> Option<(u16, Vec<u8>, usize)> {
     let mut buffer = BytesMut::from(&wire[..cut]);
     let mut rest = Some(&wire[cut..]);
     let mut scanned = 0;
-    let mut found = head(&mut buffer, &mut scanned, &Method::GET).ok()?;
+    let mut found = head(&mut buffer, &mut scanned, &Method::GET, &mut HeaderMap::new()).ok()?;
     if found.is_none() {
         buffer.extend_from_slice(rest.take()?);
-        found = head(&mut buffer, &mut scanned, &Method::GET).ok()?;
+        found = head(&mut buffer, &mut scanned, &Method::GET, &mut HeaderMap::new()).ok()?;
     }
     let Head { parts, mut body, .. } = found?;
     let (mut data, mut trailers) = (Vec::new(), 0);
     loop {
-        match body.next(&mut buffer).ok()? {
+        match body.next(&mut buffer, BOUNDS).ok()? {
             Next::Frame(frame) => match frame.into_data() {
                 Ok(bytes) => data.extend_from_slice(&bytes),
                 Err(frame) => trailers += frame.into_trailers().map_or(0, |fields| fields.len()),
@@ -83,7 +84,7 @@ fn only_a_whole_exchange_in_http_1_1_leaves_a_connection_good() {
         ("HTTP/1.1 200 OK\r\n\r\n", false),
     ] {
         let mut buffer = BytesMut::from(wire);
-        let head = head(&mut buffer, &mut 0, &Method::GET).unwrap().unwrap();
+        let head = head(&mut buffer, &mut 0, &Method::GET, &mut HeaderMap::new()).unwrap().unwrap();
         assert_eq!(head.persistent, persistent, "{wire}");
     }
 }

@@ -1,9 +1,16 @@
 use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::Method;
-use http_body::SizeHint;
+use http_body::{Frame, SizeHint};
+use tokio::io::AsyncWrite;
 
 use super::*;
+use crate::proxy::http1::send::{COPIED, SendError};
+use crate::proxy::replay::BodyError;
 
 use Piece::Later;
 
@@ -117,7 +124,10 @@ impl AsyncWrite for Wire {
 }
 
 /// What `upload` writes on a wire that takes `at_once`, and how it ends.
-fn write(upload: &mut Upload<Script>, at_once: usize) -> (String, Result<(), SendError>) {
+fn write(
+    upload: &mut Sending<Script>,
+    at_once: usize,
+) -> (String, Result<(), SendError<BodyError>>) {
     let mut wire = Wire { at_once, taken: Vec::new(), tired: false };
     let mut cx = Context::from_waker(std::task::Waker::noop());
     for _ in 0..1_000_000 {
@@ -137,9 +147,9 @@ fn upload(
     length: Option<u64>,
     frames: &[Piece],
     held: bool,
-) -> Upload<Script> {
+) -> Sending<Script> {
     let body = Script { frames: frames.iter().cloned().collect(), length };
-    Upload::new(&request(method, fields), body, held, BytesMut::new())
+    send(&request(method, fields), body, held, BytesMut::new())
 }
 
 const GET: &str = "GET /a%2Fb?x=%20 HTTP/1.1\r\n";

@@ -8,9 +8,9 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// `prefix`, then what `io` has.
-pub(super) struct Prefixed<I> {
-    pub(super) io: I,
-    pub(super) prefix: Bytes,
+pub(in crate::proxy) struct Prefixed<I> {
+    pub(in crate::proxy) io: I,
+    pub(in crate::proxy) prefix: Bytes,
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Prefixed<I> {
