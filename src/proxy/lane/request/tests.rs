@@ -4,7 +4,11 @@ const BOUNDS: Bounds = Bounds { bytes: 1000, fields: 5 };
 
 /// The head of `wire`, which comes in two parts, and what is to come of its body.
 fn read(wire: &str, cut: usize) -> Result<Option<(Head, Body, bool)>, Reason> {
-    let (first, rest) = wire.as_bytes().split_at(cut);
+    read_bytes(wire.as_bytes(), cut)
+}
+
+fn read_bytes(wire: &[u8], cut: usize) -> Result<Option<(Head, Body, bool)>, Reason> {
+    let (first, rest) = wire.split_at(cut);
     let (mut buffer, mut scanned) = (BytesMut::from(first), 0);
     let mut spare = HeaderMap::new();
     match head(&mut buffer, &mut scanned, BOUNDS, &mut spare)? {
@@ -98,4 +102,72 @@ fn what_is_too_large_is_refused_as_soon_as_that_is_clear() {
         head(&mut BytesMut::from(&target[..]), &mut 0, bounds, &mut HeaderMap::new()).err();
     assert_eq!(refused, Some(Reason::TooLarge));
     assert!(read("GET / HTTP/1.1\r\na: b\r\n", 3).unwrap().is_none(), "it may still come");
+}
+
+/// What heads are made of, and what they are spoilt with.
+const PARTS: [&str; 30] = [
+    "GET / HTTP/1.1\r\n",
+    "POST /a HTTP/1.1\r\n",
+    "GET / HTTP/1.0\r\n",
+    "GET",
+    " ",
+    "/",
+    "*",
+    "HTTP/1.1",
+    "\r\n",
+    "\r\n\r\n",
+    "\n",
+    "\r",
+    "\n\n",
+    "\0",
+    "\t",
+    ":",
+    "Host: x\r\n",
+    "Content-Length: 3\r\n",
+    "Content-Length: 4\r\n",
+    "Content-Length",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: gzip\r\n",
+    "Connection: close\r\n",
+    "Expect: 100-continue\r\n",
+    "A: b\r\n",
+    "A:\r\n b\r\n",
+    "A :b\r\n",
+    ": b\r\n",
+    "\u{e9}",
+    "abc",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn whatever_comes_means_the_same_however_it_is_cut(
+        parts in proptest::collection::vec(0..PARTS.len(), 0..14),
+        cut in 0..200_usize,
+    ) {
+        let wire: String = parts.iter().map(|part| PARTS[*part]).collect();
+        let wire = wire.trim_start_matches(['\r', '\n']);
+        let told = |cut| match read_bytes(wire.as_bytes(), cut) {
+            Ok(found) => Ok(found.map(|(head, body, expects)| {
+                let (parts, _) = head.request.into_parts();
+                let fields = (parts.method, parts.uri, parts.version, parts.headers);
+                (fields, head.persistent, body.length(), expects)
+            })),
+            Err(reason) => Err(reason),
+        };
+        let whole = told(wire.len());
+        let cut = told(cut.min(wire.len()));
+        // What comes in parts is not judged before it is whole.
+        if !matches!(cut, Ok(None)) {
+            proptest::prop_assert_eq!(&cut, &whole);
+        }
+        if let Ok(Some(((_, _, _, fields), _, length, _))) = whole {
+            // RFC 9112 §6.1, §6.3: one framing, one length.
+            let coded = fields.contains_key("transfer-encoding");
+            let lengths = fields.get_all("content-length").iter().count();
+            proptest::prop_assert!(lengths + usize::from(coded) <= 1);
+            proptest::prop_assert_eq!(coded, length.is_none());
+        }
+    }
 }
