@@ -4,7 +4,8 @@
 //! route names, with a bearer token that it obtained, keeps fresh, and replaces when the API
 //! answers 401. The application holds no credential at all.
 //!
-//! Pingora starts the runtimes, hyper speaks HTTP, the life cycle of the credential is ours.
+//! Pingora starts the runtimes, HTTP/1 and the life cycle of the credential are ours, HTTP/2 is
+//! hyper's and h2's.
 //!
 //! # Map
 //!

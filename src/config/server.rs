@@ -244,7 +244,7 @@ fn limits(item: &Item<'_>) -> Option<Limits> {
         number(&section, key, default.as_secs(), 1..=86_400).map(Duration::from_secs)
     };
     let connections = size("connections", limit.connections, 1..=1_000_000);
-    // hyper keeps at least 8 KiB of buffer.
+    // Less would refuse what browsers and applications usually send.
     let head_bytes = size("head_bytes", limit.head_bytes, 8192..=1 << 20);
     let head_fields = size("head_fields", limit.head_fields, 1..=1000);
     let target_bytes = size("target_bytes", limit.target_bytes, 16..=65_000);

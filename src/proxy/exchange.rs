@@ -255,11 +255,6 @@ impl Exchange {
         if let Err(reason) = hop::strip_response(&mut head.headers, config.strip_cookies) {
             return self.refuse(reason);
         }
-        // RFC 9110 §10.1.1: its body will not come, so this is the connection's last answer. After 417
-        // its caller is to ask again, which curl does only if it is not told so.
-        if call.is_held() && head.status != StatusCode::EXPECTATION_FAILED {
-            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         self.record.watchdog().response(self.now.mono, config.timeouts.idle);
         head.version = Version::HTTP_11;
         // RFC 9110 §6.6.1: who passes an answer on and has a clock adds what is missing.

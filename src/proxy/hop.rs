@@ -121,16 +121,10 @@ impl Found {
     }
 
     fn strip_hop(&self, headers: &mut HeaderMap, kept: Option<&HeaderName>) -> Result<(), Reason> {
-        let mut plain = false;
         if self.connection {
-            plain = says_nothing_but_persistence(headers);
-            if !plain {
-                strip_nominated(headers, kept)?;
-            }
+            strip_nominated(headers, kept)?;
         }
-        if plain && !self.other_hop_by_hop {
-            headers.remove(CONNECTION);
-        } else if self.connection || self.other_hop_by_hop {
+        if self.connection || self.other_hop_by_hop {
             // RFC 9112 §6.1: a coding beneath chunked would be lost with the field that names it, and
             // chunked is not applied twice.
             let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -142,13 +136,6 @@ impl Found {
         }
         Ok(())
     }
-}
-
-/// The usual `Connection`: it nominates no field.
-fn says_nothing_but_persistence(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
-    lines
-        .all(|line| line.eq_ignore_ascii_case(b"keep-alive") || line.eq_ignore_ascii_case(b"close"))
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {

@@ -41,9 +41,9 @@ impl Inbound {
         Self(Kind::Empty)
     }
 
-    /// The body of the HTTP/1 request with number `turn` on `lane`.
-    pub(super) fn http1(lane: Lane, turn: usize, wire: Arc<Wire>) -> Self {
-        Self(Kind::Http1(lane, turn, wire))
+    /// The body of the HTTP/1 request with that `number` on `lane`.
+    pub(super) fn http1(lane: Lane, number: usize, wire: Arc<Wire>) -> Self {
+        Self(Kind::Http1(lane, number, wire))
     }
 
     /// The `body` of an HTTP/2 request on `wire`.
@@ -62,9 +62,9 @@ impl Body for Inbound {
     ) -> Poll<Option<Result<Frame<Bytes>, InboundError>>> {
         let (polled, wire) = match &mut self.0 {
             Kind::Empty => return Poll::Ready(None),
-            Kind::Http1(lane, turn, wire) => {
+            Kind::Http1(lane, number, wire) => {
                 ready!(wire.mover.poll_piece(cx));
-                (lane.poll_frame(*turn, cx).map(|next| next.map(|next| Ok(next?))), wire)
+                (lane.poll_frame(*number, cx).map(|next| next.map(|next| Ok(next?))), wire)
             }
             Kind::Http2(body, wire) => {
                 (Pin::new(body).poll_frame(cx).map(|next| next.map(|next| Ok(next?))), wire)
@@ -80,7 +80,7 @@ impl Body for Inbound {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Empty => true,
-            Kind::Http1(lane, turn, _) => lane.is_end(*turn),
+            Kind::Http1(lane, number, _) => lane.is_end(*number),
             Kind::Http2(body, _) => body.is_end_stream(),
         }
     }
@@ -88,7 +88,9 @@ impl Body for Inbound {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Http1(lane, ..) => lane.length().map_or_else(SizeHint::new, SizeHint::with_exact),
+            Kind::Http1(lane, number, _) => {
+                lane.length(*number).map_or_else(SizeHint::new, SizeHint::with_exact)
+            }
             Kind::Http2(body, _) => body.size_hint(),
         }
     }

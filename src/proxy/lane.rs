@@ -53,11 +53,13 @@ struct Ends {
     inbox: Inbox,
     /// Interim responses until they are out; the final head follows them.
     outbox: BytesMut,
+    /// Some of them are with TLS still.
+    unflushed: bool,
     bounds: Bounds,
     /// How far the end of the next head was looked for.
     scanned: usize,
     /// How many requests there were, the one under way included.
-    turn: usize,
+    number: usize,
     /// What was heard of that one, until it is taken.
     head: Option<Head>,
     /// What is still to come of it.
@@ -90,9 +92,10 @@ impl Lane {
             stream: Some(stream),
             inbox: Inbox::new(prefix),
             outbox: BytesMut::new(),
+            unflushed: false,
             bounds,
             scanned: 0,
-            turn: 0,
+            number: 0,
             head: None,
             body: Body::Length(0),
             expects: false,
@@ -117,9 +120,10 @@ impl Lane {
             Ok(None) => Heard::Part,
             Ok(Some((head, body, expects))) => {
                 ends.scanned = 0;
-                ends.turn += 1;
+                ends.number += 1;
                 ends.takes_interim = head.takes_interim();
-                (ends.body, ends.expects) = (body, expects);
+                ends.expects = expects && !body.is_end();
+                ends.body = body;
                 ends.head = Some(head);
                 Heard::Request
             }
@@ -132,7 +136,7 @@ impl Lane {
         let ends = &mut *self.ends();
         let mut head = ends.head.take()?;
         if !ends.body.is_end() {
-            *head.request.body_mut() = Inbound::http1(self.clone(), ends.turn, Arc::clone(wire));
+            *head.request.body_mut() = Inbound::http1(self.clone(), ends.number, Arc::clone(wire));
         }
         Some(head)
     }
@@ -144,7 +148,8 @@ impl Lane {
         ends.inbox.poll_wait(cx, stream)
     }
 
-    /// Ready when the caller has left while its request, which has been read, is answered.
+    /// Ready when the caller has left while its request, which has been read, is answered. It looks, and
+    /// wakes, only if nothing else is to be read: the rest of a body is asked for by who sends it on.
     pub(super) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
         {
             let ends = self.ends();
@@ -159,25 +164,31 @@ impl Lane {
         }
     }
 
-    /// How much is to come of the body of the request under way, if that was said.
-    pub(super) fn length(&self) -> Option<u64> {
-        self.ends().body.length()
-    }
-
-    /// True if nothing is to come of the body of the request with the number `turn`.
-    pub(super) fn is_end(&self, turn: usize) -> bool {
+    /// How much is to come of the body of the request with that `number`, if that was said.
+    pub(super) fn length(&self, number: usize) -> Option<u64> {
         let ends = self.ends();
-        ends.turn != turn || ends.body.is_end()
+        ends.body.length().filter(|_| ends.number == number)
     }
 
-    /// What is next of the body of the request with the number `turn`.
+    /// True if nothing is to come of the body of the request with that `number`.
+    pub(super) fn is_end(&self, number: usize) -> bool {
+        let ends = self.ends();
+        ends.number == number && ends.body.is_end()
+    }
+
+    /// True if the caller of the request under way was not asked for the body that it holds back.
+    pub(super) fn is_held(&self) -> bool {
+        self.ends().expects
+    }
+
+    /// What is next of the body of the request with that `number`.
     pub(super) fn poll_frame(
         &self,
-        turn: usize,
+        number: usize,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, LaneError>>> {
         let ends = &mut *self.ends();
-        if ends.turn != turn {
+        if ends.number != number {
             return Poll::Ready(Some(Err(LaneError::Over)));
         }
         ends.invite();
@@ -210,7 +221,7 @@ impl Lane {
     /// The buffer for the final response: no other may be said from now on.
     pub(super) fn take_outbox(&self) -> BytesMut {
         let ends = &mut *self.ends();
-        ends.takes_interim = false;
+        (ends.takes_interim, ends.unflushed) = (false, false);
         std::mem::take(&mut ends.outbox)
     }
 
@@ -240,9 +251,18 @@ impl Lane {
         true
     }
 
-    /// True if nothing is to come of the request under way.
+    /// True if the caller has said nothing that is not answered, as far as that was read.
     pub(super) fn is_heard(&self) -> bool {
-        self.ends().body.is_end()
+        let ends = self.ends();
+        ends.body.is_end() && ends.inbox.bytes.is_empty()
+    }
+
+    /// Has the connection end as one that broke, where closing it would look like the end of a message.
+    pub(super) fn abort(&self) {
+        if let Some(Stream::Tcp(stream)) = &self.ends().stream {
+            // Where that fails, it is broken already.
+            let _ = stream.set_zero_linger();
+        }
     }
 
     /// Reads, and throws away, until the caller has nothing more to say.
@@ -305,7 +325,7 @@ impl Ends {
     }
 
     fn has_to_say(&self) -> bool {
-        self.takes_interim && !self.outbox.is_empty()
+        self.takes_interim && (self.unflushed || !self.outbox.is_empty())
     }
 
     fn poll_say(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LaneError>> {
@@ -319,8 +339,11 @@ impl Ends {
                 0 => return Poll::Ready(Err(LaneError::Broken(io::ErrorKind::WriteZero.into()))),
                 n => self.outbox.advance(n),
             }
+            self.unflushed = true;
         }
-        Pin::new(stream).poll_flush(cx).map_err(LaneError::Broken)
+        ready!(Pin::new(stream).poll_flush(cx)).map_err(LaneError::Broken)?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_frame(

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, DATE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
+use super::http1::send::{put_length, write_fields};
 use crate::clock::Moment;
 
 /// Why a request was not forwarded, or its answer not passed on.
@@ -195,27 +196,17 @@ pub fn date() -> HeaderValue {
 /// The answer that tells `reason`, after which the connection is closed, as HTTP/1.1: for where
 /// there is no request to answer.
 #[must_use]
-pub fn on_the_wire(reason: Reason) -> Vec<u8> {
+pub fn on_the_wire(reason: Reason) -> BytesMut {
     let mut response = response(reason);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let status = response.status();
     let phrase = status.canonical_reason().unwrap_or_default();
-    let mut wire = format!("HTTP/1.1 {} {phrase}\r\n", status.as_str()).into_bytes();
-    write_fields(&mut wire, response.headers());
-    let length = response.body().len();
-    wire.extend_from_slice(format!("content-length: {length}\r\n\r\n").as_bytes());
+    let mut wire = BytesMut::from(&format!("HTTP/1.1 {} {phrase}\r\n", status.as_str())[..]);
+    write_fields(&mut wire, response.headers().iter());
+    put_length(&mut wire, response.body().len() as u64);
+    wire.extend_from_slice(b"\r\n");
     wire.extend_from_slice(response.body());
     wire
-}
-
-/// Header lines as HTTP/1.1 wants them.
-pub(super) fn write_fields(wire: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        wire.extend_from_slice(name.as_str().as_bytes());
-        wire.extend_from_slice(b": ");
-        wire.extend_from_slice(value.as_bytes());
-        wire.extend_from_slice(b"\r\n");
-    }
 }
 
 #[cfg(test)]

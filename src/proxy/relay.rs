@@ -148,6 +148,10 @@ impl Body for Relay {
             }
             Poll::Ready(Some(Err(error))) => {
                 this.call = None;
+                tracing::warn!(
+                    error = crate::telemetry::chain(&error),
+                    "upstream broke its answer off"
+                );
                 // Who sends it may forget what it has not written when it is told, so it writes that first.
                 this.broken = Some(Box::new(error));
                 cx.waker().wake_by_ref();

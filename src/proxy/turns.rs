@@ -99,7 +99,7 @@ pub(super) async fn call() {
     }
 }
 
-/// What a connection moves for the request that it is at.
+/// What a connection moves for the request that it is at, if any.
 #[derive(Default)]
 pub(super) struct Mover {
     /// In bytes.
@@ -127,8 +127,8 @@ impl Mover {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another request begins.
-    pub(super) fn begin(&self) {
+    /// The request is over: it moves nothing any more.
+    pub(super) fn end(&self) {
         self.moved.store(0, Relaxed);
         if self.much.swap(false, Relaxed) {
             *self.turn() = None;
@@ -173,7 +173,7 @@ impl Mover {
 
 impl Drop for Mover {
     fn drop(&mut self) {
-        self.begin();
+        self.end();
     }
 }
 
@@ -213,7 +213,7 @@ mod tests {
         mover.moved(1);
         assert!(mover.poll_piece(&mut cx()).is_pending());
         assert!(mover.poll_turn(&mut cx()).is_pending(), "the next turn is another one");
-        mover.begin();
+        mover.end();
         assert!(mover.poll_turn(&mut cx()).is_ready(), "that was another request's");
     }
 

@@ -98,12 +98,6 @@ impl Watchdog {
         }
     }
 
-    /// True while a request is under way.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        self.busy.load(Relaxed)
-    }
-
     /// True from the moment that the connection's timer found a head too slow.
     #[must_use]
     pub fn head_is_late(&self) -> bool {
@@ -130,8 +124,7 @@ impl Watchdog {
     }
 
     /// How long a connection that has become drowsy may still stay idle.
-    #[must_use]
-    pub fn left_when_drowsy(&self) -> Duration {
+    fn left_when_drowsy(&self) -> Duration {
         self.idle.saturating_sub(DROWSY_AFTER)
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
+use http::header::CONTENT_LENGTH;
 use http::{StatusCode, response};
 
 use super::hop;
@@ -49,11 +50,13 @@ impl Wire {
             && head.status == StatusCode::EARLY_HINTS
             && hop::strip_response(&mut head.headers, true).is_ok()
         {
+            // RFC 9110 §8.6: not in an interim response.
+            head.headers.remove(CONTENT_LENGTH);
             lane.say_early(&head.headers);
         }
     }
 
-    /// The connection, for what it goes on with after an upgrade.
+    /// The connection itself, if it speaks HTTP/1.
     pub(super) fn lane(&self) -> Option<&Lane> {
         self.lane.as_ref()
     }

@@ -51,6 +51,54 @@ async fn a_caller_of_http_1_0_goes_on_where_it_asks_to_and_the_answer_has_a_leng
     assert_eq!(caller.rest().await.unwrap().len(), 50_000);
 }
 
+/// What was sent behind the last request is read and forgotten, or closing would take the answer away.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_answer_reaches_who_has_sent_more_already() {
+    let stage = Stage::new();
+    stage.api.serve("/large", Reply::pattern(500_000));
+    let daemon = stage.ready("").await;
+    let mut caller = connect(&daemon).await;
+    let last = b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let more = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
+    caller.send(&[&last[..], more, &vec![b'x'; 100_000]].concat()).await.unwrap();
+    let answer = caller.answer().await.unwrap();
+    assert_eq!((answer.status, answer.body.len()), (200, 500_000));
+    caller.send(&vec![b'x'; 100_000]).await.unwrap();
+    assert!(has_ended(&mut caller).await);
+    assert_eq!(stage.api.request_count(), 1);
+}
+
+/// RFC 9110 §10.1.1: nobody asked for its body, so it may come or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_who_holds_its_body_back_is_the_last_answer() {
+    let stage = Stage::new();
+    let daemon = stage.ready("methods = [\"GET\"]").await;
+    let mut caller = connect(&daemon).await;
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\
+                Expect: 100-continue\r\n\r\n";
+    caller.send(head.as_bytes()).await.unwrap();
+    let answer = caller.answer().await.unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (405, Some("close")));
+    assert!(has_ended(&mut caller).await);
+}
+
+/// Its end would look like the end of the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_http_1_0_that_is_cut_short_does_not_end_as_if_it_were_whole() {
+    let stage = Stage::new();
+    let upstream = ByHand::listen().await;
+    let daemon = upstream.ready(&stage, "").await;
+    let mut caller = connect(&daemon).await;
+    caller.send(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n").await;
+    caller.until("\r\n\r\nx").await.unwrap();
+    drop(peer);
+    let end = timeout(DEADLINE, caller.rest()).await.expect("ended in time");
+    assert!(end.is_err(), "{end:?}");
+}
+
 /// A refusal does not wait for a body that nobody wants.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_refused_with_its_body_leaves_the_connection_good() {

@@ -47,8 +47,8 @@ pub(super) async fn serve(
     let drained = Arc::clone(&drain.begun).notified_owned();
     let of_tunnel = Arc::clone(&wire);
     let talk = Talk { lane, wire: Arc::clone(&wire), routes, current, drain: Arc::clone(&drain) };
-    Serve { talk: talk.run(), alarm, drained, watched: false, drain, wire }.await;
-    if let Some(tunnel) = of_tunnel.take_tunnel() {
+    let upgraded = Serve { talk: talk.run(), alarm, drained, watched: false, drain, wire }.await;
+    if let Some(tunnel) = of_tunnel.take_tunnel().filter(|_| upgraded) {
         Box::pin(tunnel.run()).await;
     }
 }
@@ -69,15 +69,15 @@ pin_project! {
     }
 }
 
-impl<T: Future<Output = ()>> Future for Serve<T> {
-    type Output = ();
+impl<T: Future<Output = bool>> Future for Serve<T> {
+    type Output = bool;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
         let mut this = self.project();
         ready!(this.wire.mover.poll_turn(cx));
         loop {
-            if this.talk.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+            if let Poll::Ready(upgraded) = this.talk.as_mut().poll(cx) {
+                return Poll::Ready(upgraded);
             }
             if !*this.watched {
                 *this.watched = true;
@@ -92,7 +92,7 @@ impl<T: Future<Output = ()>> Future for Serve<T> {
                     }
                 }
                 Rung::Expired => {}
-                Rung::Abandoned => return Poll::Ready(()),
+                Rung::Abandoned => return Poll::Ready(false),
             }
         }
     }

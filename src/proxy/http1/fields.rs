@@ -103,7 +103,8 @@ pub(super) fn trailers(
     let bytes = buffer.split_to(length).freeze();
     let mut fields = vec![httparse::EMPTY_HEADER; bounds.fields];
     match httparse::parse_headers(&bytes, &mut fields) {
-        Ok(httparse::Status::Complete((_, fields))) => {
+        // RFC 9112 §7.1.2: it may take another line for the last one.
+        Ok(httparse::Status::Complete((end, fields))) if end == length => {
             let places = fields.iter().map(|field| Place::of(field, &bytes));
             let places = places.collect::<Result<Vec<_>, _>>()?;
             collect(HeaderMap::new(), &bytes, &places, |_, _| Ok(true)).map(Some)

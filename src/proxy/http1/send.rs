@@ -23,6 +23,8 @@ const ENOUGH: usize = 12 << 10;
 const MAX_DIGITS: usize = 20;
 /// The most pieces of one write.
 const PIECES: usize = 8;
+/// A chunk's size, its data, its end.
+const PIECES_OF_FRAME: usize = 3;
 
 /// Why a message did not get out whole.
 #[derive(Debug, Error)]
@@ -32,7 +34,7 @@ pub(in crate::proxy) enum SendError<E> {
     Write(#[from] io::Error),
     /// Its body broke off, or is none.
     #[error("its body failed")]
-    Body(E),
+    Body(#[source] E),
     /// The body is not as long as was said; the receiver must not take it for whole.
     #[error("body of another length than was said")]
     Length,
@@ -214,7 +216,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
 
     fn is_enough(&self) -> bool {
         let data: usize = self.data.iter().map(Bytes::len).sum();
-        self.out.len() + data >= ENOUGH
+        self.out.len() + data >= ENOUGH || self.data.len() + PIECES_OF_FRAME > PIECES
     }
 
     /// Takes frames of the body as long as they are there and not enough; true if more is to be waited
@@ -258,8 +260,11 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
                 *left = left.checked_sub(data.len() as u64).ok_or(SendError::Length)?;
             }
             Framing::Chunked => {
-                self.put(digits(data.len() as u64, 16, &mut [0; MAX_DIGITS]));
-                self.put(b"\r\n");
+                let mut line = [0; MAX_DIGITS + 2];
+                let (digits, end) = line.split_at_mut(MAX_DIGITS);
+                end.copy_from_slice(b"\r\n");
+                let begin = put_digits(data.len() as u64, 16, digits);
+                self.put(&line[begin..]);
             }
         }
         if self.data.is_empty() && data.len() <= COPIED {
@@ -293,13 +298,15 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
 
 /// A length, as a field.
 pub(in crate::proxy) fn put_length(out: &mut BytesMut, length: u64) {
+    let mut digits = [0; MAX_DIGITS];
+    let begin = put_digits(length, 10, &mut digits);
     out.put_slice(b"content-length: ");
-    out.put_slice(digits(length, 10, &mut [0; MAX_DIGITS]));
+    out.put_slice(&digits[begin..]);
     out.put_slice(b"\r\n");
 }
 
-/// `number` in `base`, without the formatter, which costs ten times as much.
-fn digits(mut number: u64, base: u8, room: &mut [u8; MAX_DIGITS]) -> &[u8] {
+/// `number` in `base` at the end of `room`: where it begins. The formatter costs ten times as much.
+fn put_digits(mut number: u64, base: u8, room: &mut [u8]) -> usize {
     let mut begin = room.len();
     loop {
         begin -= 1;
@@ -307,7 +314,7 @@ fn digits(mut number: u64, base: u8, room: &mut [u8; MAX_DIGITS]) -> &[u8] {
         room[begin] = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
         number /= u64::from(base);
         if number == 0 {
-            return &room[begin..];
+            return begin;
         }
     }
 }

@@ -105,16 +105,6 @@ impl Call {
         }
     }
 
-    /// True if the caller waits for a word before it sends its body.
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        match self {
-            Self::Http1(call) => call.is_held(),
-            Self::Http2(call) => call.is_held(),
-            Self::Over => false,
-        }
-    }
-
     /// Sends what can be sent of a request whose response has begun; ready when nothing is left.
     pub fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {

@@ -191,11 +191,6 @@ impl Call {
         self.broken.is_none() && self.upload.awaits_body()
     }
 
-    /// True if nobody has asked for the body, which its caller holds back.
-    pub(super) fn is_held(&self) -> bool {
-        self.upload.is_held()
-    }
-
     /// True while the request is neither all out nor given up.
     pub(super) fn is_uploading(&self) -> bool {
         self.broken.is_none() && !self.upload.is_done()

@@ -120,11 +120,6 @@ impl Call {
         self.sent.as_ref().is_ok_and(|sent| sent.upload.awaits_body())
     }
 
-    /// True if nobody has asked for the body, which its caller holds back.
-    pub(super) fn is_held(&self) -> bool {
-        self.sent.as_ref().is_ok_and(|sent| sent.upload.is_held())
-    }
-
     /// What is known about how far the request came, after `error`.
     pub(super) fn failed(self, error: UpstreamError) -> Failed {
         // Then the connection broke, rather than this request on it.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::answer::{Asked, write_head};
 use crate::clock::monotonic;
 use crate::proxy::handle;
-use crate::proxy::http1::send::Sending;
+use crate::proxy::http1::send::{Framing, Sending};
 use crate::proxy::lane::{Head, Heard, Lane};
 use crate::proxy::listener::Drain;
 use crate::proxy::reject::{self, Reason};
@@ -38,7 +38,7 @@ pub(super) struct Talk {
 }
 
 /// What comes of waiting for a request.
-enum Turn {
+enum Next {
     Request,
     Refused(Reason),
     /// The caller has left, or is to.
@@ -51,42 +51,54 @@ enum After {
     Next,
     /// Nothing; the caller is to hear the answer to its end.
     Leave,
-    /// Nothing of HTTP: the caller has left, the answer was cut short, or a tunnel is next.
+    /// Nothing: the caller has left, or the answer was cut short.
     Gone,
+    /// What the connection was upgraded to.
+    Tunnel,
 }
 
 impl Talk {
-    /// Answers requests until the last one, and takes leave.
-    pub(super) async fn run(mut self) {
+    /// Answers requests until the last one, and takes leave. True if a tunnel is next.
+    pub(super) async fn run(mut self) -> bool {
         loop {
-            match poll_fn(|cx| self.poll_turn(cx)).await {
-                Turn::Request => match self.answer().await {
+            match poll_fn(|cx| self.poll_next(cx)).await {
+                Next::Request => match self.answer().await {
                     After::Next => {}
-                    After::Leave => return self.leave(!self.lane.is_heard()).await,
-                    After::Gone => return,
+                    After::Leave => {
+                        self.leave(!self.lane.is_heard()).await;
+                        return false;
+                    }
+                    After::Gone => return false,
+                    After::Tunnel => return true,
                 },
-                Turn::Refused(reason) => return self.refuse(reason).await,
-                Turn::End => return self.leave(false).await,
+                Next::Refused(reason) => {
+                    self.refuse(reason).await;
+                    return false;
+                }
+                Next::End => {
+                    self.leave(false).await;
+                    return false;
+                }
             }
         }
     }
 
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         let dog = &self.wire.watchdog;
         loop {
             match self.lane.hear() {
-                Heard::Request => return Poll::Ready(Turn::Request),
-                Heard::Refused(reason) => return Poll::Ready(Turn::Refused(reason)),
+                Heard::Request => return Poll::Ready(Next::Request),
+                Heard::Refused(reason) => return Poll::Ready(Next::Refused(reason)),
                 Heard::Part if dog.head_is_late() => {
-                    return Poll::Ready(Turn::Refused(Reason::HeadTimeout));
+                    return Poll::Ready(Next::Refused(Reason::HeadTimeout));
                 }
                 Heard::Part => dog.head_comes(monotonic),
-                Heard::Nothing if self.drain.has_begun() => return Poll::Ready(Turn::End),
+                Heard::Nothing if self.drain.has_begun() => return Poll::Ready(Next::End),
                 Heard::Nothing => {}
             }
             match self.lane.poll_wait(cx) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => return Poll::Ready(Turn::End),
+                Poll::Ready(_) => return Poll::Ready(Next::End),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -100,7 +112,6 @@ impl Talk {
         let Some(Head { request, persistent }) = self.lane.take(&self.wire) else {
             return After::Gone;
         };
-        self.wire.mover.begin();
         let asked = Asked::new(request.method(), request.version(), persistent);
         let answer = handle(Arc::clone(&self.current), Arc::clone(&self.wire), request);
         let response = {
@@ -135,8 +146,11 @@ impl Talk {
     }
 
     async fn send(&self, response: Response<Downstream>, mut asked: Asked) -> After {
-        asked.persistent &= !self.drain.has_begun();
         let (head, body) = response.into_parts();
+        // RFC 9110 §10.1.1: a body that nobody asked for will not come, so this is the last answer. After
+        // 417 its caller is to ask again, which curl does only if it is not told so.
+        let unasked = self.lane.is_held() && head.status != StatusCode::EXPECTATION_FAILED;
+        asked.persistent &= !unasked && !self.drain.has_begun();
         let mut out = self.lane.take_outbox();
         let (framing, persistent) = write_head(&mut out, &head, &body, asked);
         let mut sending = Sending::new(body, framing, false, out);
@@ -152,10 +166,17 @@ impl Talk {
                 return self.lane.poll_left(cx).map(|()| false);
             }
         });
-        if !sent.await || head.status == StatusCode::SWITCHING_PROTOCOLS {
+        if !sent.await {
+            if framing == Framing::Close {
+                self.lane.abort();
+            }
             return After::Gone;
         }
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return After::Tunnel;
+        }
         self.lane.put_back(sending.into_buffer(), head.headers);
+        self.wire.mover.end();
         let over = poll_fn(|cx| Poll::Ready(self.lane.is_over(cx))).await;
         if over && persistent { After::Next } else { After::Leave }
     }
@@ -163,6 +184,7 @@ impl Talk {
     /// The last answer on a connection.
     async fn refuse(&self, reason: Reason) {
         self.current.refused[reason.index()].inc();
+        self.wire.watchdog.rest(monotonic());
         // Whether it hears it is its own affair.
         if self.mouth().write_all(&reject::on_the_wire(reason)).await.is_ok() {
             self.leave(true).await;

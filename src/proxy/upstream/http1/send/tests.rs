@@ -302,3 +302,47 @@ fn a_body_can_be_had_back_until_something_was_taken_of_it() {
     assert!(write(&mut whole, 1 << 20).1.is_ok());
     assert!(whole.into_untouched().is_none());
 }
+
+/// Takes everything at once, and counts how often.
+#[derive(Default)]
+struct Count(usize);
+
+impl AsyncWrite for Count {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0 += 1;
+        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn small_pieces_behind_a_large_one_share_their_writes() {
+    let large = "x".repeat(COPIED + 1);
+    let small = std::iter::repeat_n(data("x"), 5000);
+    let frames = std::iter::once(data(&large)).chain(small).collect();
+    let body = Script { frames, length: None };
+    let mut upload = send(&request(Method::POST, &[]), body, false, BytesMut::new());
+    let mut count = Count::default();
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    assert!(upload.poll(&mut cx, &mut count).is_ready());
+    assert!(count.0 < 10, "{} writes", count.0);
+}
