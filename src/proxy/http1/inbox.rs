@@ -13,9 +13,10 @@ use crate::stream::Stream;
 
 /// Room for one read; it doubles as long as reads fill it.
 const READ: usize = 8 << 10;
-/// The largest room for one read. What is read at once is written at once, and 64 KiB are a little
-/// more than one segment of loopback holds: an upload in such pieces costs twice as much.
-pub(in crate::proxy) const MAX_READ: usize = 48 << 10;
+/// The largest room for one read. What is read at once is written at once, perhaps with something small
+/// before it, and 64 KiB are a little more than one segment of loopback holds: an upload in such pieces
+/// costs twice as much.
+pub(in crate::proxy) const MAX_READ: usize = 47 << 10;
 /// What is kept of a room between messages.
 pub(super) const KEPT: usize = 2 * READ;
 /// Room for what is only waited for: more than a usual request head.

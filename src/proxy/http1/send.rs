@@ -16,9 +16,8 @@ use super::inbox::KEPT;
 /// Frames up to this size are copied behind what stands before them; larger ones are written from
 /// where they are.
 pub(in crate::proxy) const COPIED: usize = 4096;
-/// So much is worth a write: more frames are not taken before it. With one more frame it still fits
-/// into one segment of loopback.
-const ENOUGH: usize = 12 << 10;
+/// So much is worth a write: more frames are not taken before it.
+const ENOUGH: usize = 16 << 10;
 /// Of a 64-bit number in decimal.
 const MAX_DIGITS: usize = 20;
 /// The most pieces of one write.
