@@ -68,7 +68,8 @@ async fn a_store_that_lost_everything_is_an_alarm_and_no_old_token_is_sent() {
     for replica in replicas.iter().chain([&newcomer]) {
         eventually("alarm", async || needs_operator(replica).await).await;
         assert!(replica.metric("bearerd_needs_operator", &[]).await > 0.0);
-        assert!(replica.logs().contains("which refresh token is the newest is not"));
+        let told = "which refresh token is the newest is not";
+        eventually(told, async || replica.logs().contains(told)).await;
     }
     assert_eq!(bed.idp.token_requests(), fetched, "an old token was sent");
     for replica in &replicas {
