@@ -42,8 +42,10 @@ pub(super) fn write_head(
     out.put_u8(b' ');
     out.put_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
     out.put_slice(b"\r\n");
-    // That of the answer to HEAD, and of 304, is what another answer's would be.
-    let passes_length = framing == Framing::None && !no_length(head.status);
+    // That of the answer to HEAD is what another answer's would be (RFC 9110 §8.6). In 304 it says nothing
+    // (§15.4.5), and there are callers who wait for that much.
+    let passes_length =
+        asked.head_only && head.status != StatusCode::NOT_MODIFIED && !no_length(head.status);
     let own = |name: &HeaderName| {
         let length = *name == CONTENT_LENGTH && !passes_length;
         length || *name == TRANSFER_ENCODING || *name == CONNECTION

@@ -71,7 +71,7 @@ fn an_answer_without_a_body_tells_only_the_length_that_another_would_have() {
     let hello = Full::new(HELLO);
     for (status, asked, wire) in [
         (200, Asked { head_only: true, ..USUAL }, "200 OK\r\ncontent-length: 99\r\n\r\n"),
-        (304, USUAL, "304 Not Modified\r\ncontent-length: 99\r\n\r\n"),
+        (304, USUAL, "304 Not Modified\r\n\r\n"),
         (204, USUAL, "204 No Content\r\n\r\n"),
         (101, USUAL, "101 Switching Protocols\r\nconnection: upgrade\r\n\r\n"),
     ] {
