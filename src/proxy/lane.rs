@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::io::AsyncWrite;
 
 use super::http1::body::{Body, Next};
+use super::http1::fields::emptied;
 use super::http1::inbox::Inbox;
 use super::http1::send::write_fields;
 use super::http1::{Bounds, Malformed};
@@ -226,10 +227,9 @@ impl Lane {
     }
 
     /// Ends the answer, whose buffer and fields are used again.
-    pub(super) fn put_back(&self, outbox: BytesMut, mut fields: HeaderMap) {
+    pub(super) fn put_back(&self, outbox: BytesMut, fields: HeaderMap) {
         let ends = &mut *self.ends();
-        fields.clear();
-        (ends.outbox, ends.spare) = (outbox, fields);
+        (ends.outbox, ends.spare) = (outbox, emptied(fields));
     }
 
     /// True if the request has been read to its end, once what has come of it was thrown away.

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// What a request and its answer may move before that counts as much, in bytes.
@@ -106,8 +106,9 @@ pub(super) struct Mover {
     moved: AtomicUsize,
     /// It has had its piece of the present turn.
     had: AtomicBool,
-    /// Set once it moves much.
+    /// Set while it moves much.
     turn: Mutex<Option<Arc<Turn>>>,
+    /// The same, for all who would not wait for a lock.
     much: AtomicBool,
 }
 
@@ -123,7 +124,7 @@ impl Mover {
         }
     }
 
-    fn turn(&self) -> std::sync::MutexGuard<'_, Option<Arc<Turn>>> {
+    fn turn(&self) -> MutexGuard<'_, Option<Arc<Turn>>> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -134,23 +134,25 @@ async fn a_copy_is_given_up_when_there_is_an_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_leaves_in_the_middle_leaves_nothing_behind() {
-    let stage = Stage::new();
-    let daemon = stage.ready("").await;
-    // What has not begun to go up when its caller leaves never does: so there is a connection for it.
-    assert_eq!(daemon.get("/").await.status, 200);
+    let (stage, upstream) = (Stage::new(), ByHand::listen().await);
+    let daemon = upstream.ready(&stage, "").await;
     let mut caller = Client::connect(daemon.proxy).await.expect("a connection");
     let head = format!("{HEAD}Content-Length: 1000\r\n\r\n");
-    caller.send(&[head.as_bytes(), &pattern(500)].concat()).await.expect("sent");
-    eventually("in flight", async || daemon.metric("bearerd_requests_in_flight", &[]).await > 0.0)
-        .await;
+    caller.send(&[head.as_bytes(), b"begun"].concat()).await.expect("sent");
+    let mut peer = upstream.accept().await;
+    peer.until("begun").await;
     drop(caller);
-    stage.api.wait_for_aborted(1, DEADLINE).await.expect("the upstream is told");
-    assert!(stage.api.server().wait_for_open_connections(0, DEADLINE).await);
+    assert_eq!(peer.rest().await, "", "its connection ends with it");
     eventually("nothing in flight", async || {
         daemon.metric("bearerd_requests_in_flight", &[]).await == 0.0
     })
     .await;
-    assert_eq!(daemon.get("/").await.status, 200);
+    let (answer, ()) = tokio::join!(daemon.get("/"), async {
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        peer.ok("another").await;
+    });
+    assert_eq!(answer.text(), "another");
 }
 
 pub fn unauthorized() -> Reply {

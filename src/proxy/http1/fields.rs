@@ -9,6 +9,8 @@ use memchr::memchr;
 use super::{Bounds, Malformed};
 
 pub(in crate::proxy) const TOO_LARGE: Malformed = Malformed("too large a head");
+/// A map with room for more is not kept between messages.
+const KEPT_FIELDS: usize = 100;
 const FIELD: Malformed = Malformed("field");
 
 /// Where in a buffer a field's name and value are: small, since there is room for all of them.
@@ -59,6 +61,15 @@ pub(in crate::proxy) fn collect<E: From<Malformed>>(
         }
     }
     Ok(headers)
+}
+
+/// The map `fields` for those of another message: empty, with the room that a usual one needs.
+pub(in crate::proxy) fn emptied(mut fields: HeaderMap) -> HeaderMap {
+    if fields.capacity() > KEPT_FIELDS {
+        return HeaderMap::new();
+    }
+    fields.clear();
+    fields
 }
 
 /// The length of the lines up to and with the empty one, of no more than `most` bytes. `scanned` is

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use super::{Failed, Outgoing, UpstreamError, pool};
 use crate::proxy::http1::Malformed;
 use crate::proxy::http1::body::{Body, Next};
+use crate::proxy::http1::fields::emptied;
 use crate::proxy::http1::inbox::{Inbox, MAX_READ};
 use crate::proxy::http1::send::{SendError, Sending};
 use crate::proxy::replay::{BodyError, Outbound};
@@ -251,9 +252,8 @@ impl Call {
     }
 
     /// Room for the fields of the next response on this connection: a map that nobody needs.
-    pub(super) fn leave_room(&mut self, mut fields: HeaderMap) {
-        fields.clear();
-        self.connection.spare = fields;
+    pub(super) fn leave_room(&mut self, fields: HeaderMap) {
+        self.connection.spare = emptied(fields);
     }
 
     /// True if the response has been read to its end.
