@@ -2,8 +2,9 @@
 """What an honest caller notices while others attack: its latency quiet and under each attack, and the
 memory that bearerd uses beside the bound that `bearerd check` prints.
 
-bearerd has one core; the honest caller and the upstreams share the other with the attackers, who get
-what is left of it.
+bearerd has one core. The honest caller and its upstream share the other with the attackers and the upstream
+of those, who get what is left of it: at the same time as they, for want of more cores, but never after
+them. So what the honest caller notices is bearerd's.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from processes import Process, free_port
@@ -178,12 +179,6 @@ def continuations(port: int):
     flood(port, lambda on: frame(1 if on == 1 else 9, 0, 1, block() if on == 1 else b""))
 
 
-def lowly(attack, port: int):
-    """With what the honest caller leaves of their core: it is not to wait for an attacker's own work."""
-    os.nice(19)
-    attack(port)
-
-
 ATTACKS = {
     "quiet": None,
     "2,000 slow heads": slow_heads,
@@ -193,6 +188,17 @@ ATTACKS = {
     "ping flood": pings,
     "CONTINUATION flood": continuations,
 }
+
+
+@contextmanager
+def before_all_others(*processes: int):
+    """What they do on their core, they do before anybody else there."""
+    first = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+    for process in processes:
+        os.sched_setscheduler(process, first, os.sched_param(1))
+    yield
+    for process in processes:
+        os.sched_setscheduler(process, os.SCHED_OTHER, os.sched_param(0))
 
 
 def honest(port: int, seconds: float) -> list[float]:
@@ -219,7 +225,7 @@ def peak_mib(pid: int) -> float:
     return 0.0
 
 
-def measure(name: str, attack, options, rig: Rig, sink_port: int) -> None:
+def measure(name: str, attack, options, rig: Rig, upstream: Process, sink_port: int) -> None:
     with ExitStack() as stack:
         port = free_port()
         configuration = rig.home / "attack.toml"
@@ -237,11 +243,12 @@ def measure(name: str, attack, options, rig: Rig, sink_port: int) -> None:
         process = stack.enter_context(Process(command, rig.proxy_core, rig.home / "bearerd.out"))
         Proxy("bearerd", port, process, h2=False).await_answer()
         if attack:
-            attacker = multiprocessing.Process(target=lowly, args=(attack, port), daemon=True)
+            attacker = multiprocessing.Process(target=attack, args=(port,), daemon=True)
             attacker.start()
             stack.callback(attacker.kill)
             time.sleep(2)
-        took = sorted(honest(port, options.secs))
+        with before_all_others(os.getpid(), *upstream.pids()):
+            took = sorted(honest(port, options.secs))
         said = subprocess.run(
             [rig.bearerd, "check", "--config", configuration], capture_output=True, text=True
         ).stdout
@@ -266,7 +273,8 @@ def main() -> int:
         with ExitStack() as stack:
             home = stack.enter_context(tempfile.TemporaryDirectory(prefix="bearerd-attack-"))
             rig = Rig(Path(home), options.bearerd)
-            stack.enter_context(rig.upstream())
+            os.sched_setaffinity(0, {rig.load_core})
+            upstream = stack.enter_context(rig.upstream())
             sink_port = free_port()
             reading = multiprocessing.Process(target=sink, args=(sink_port,), daemon=True)
             reading.start()
@@ -275,7 +283,10 @@ def main() -> int:
             print("| --- | --- | --- | --- | --- |")
             for name, attack in ATTACKS.items():
                 if not options.only or options.only in name or name == "quiet":
-                    measure(name, attack, options, rig, sink_port)
+                    measure(name, attack, options, rig, upstream, sink_port)
+    except PermissionError:
+        print("attack.py: only root may give the honest caller its place before all others", file=sys.stderr)
+        return 1
     except (Absent, Failed) as problem:
         print(f"attack.py: {problem}", file=sys.stderr)
         return 1

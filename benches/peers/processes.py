@@ -54,6 +54,10 @@ class Process:
     def alive(self) -> bool:
         return self.child.poll() is None
 
+    def pids(self) -> list[int]:
+        """Of the whole group."""
+        return [pid for pid, _ in self._group()]
+
     def cpu_seconds(self) -> float:
         """User and system time of the whole group, so far."""
         ticks = sum(int(stat[USER_TICKS]) + int(stat[SYSTEM_TICKS]) for _, stat in self._group())

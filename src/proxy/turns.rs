@@ -4,7 +4,7 @@
 //! A worker runs its tasks in the order in which they became ready. With a thousand uploads that always
 //! have something to read, whoever comes next would wait for a piece of each: tens of milliseconds, in
 //! both directions. So where there are many of them in a thread, they wait here instead of among the
-//! ready tasks, in the order in which they came, and a few are called at a time: between two calls the
+//! ready tasks, in the order in which they came, and are called one by one: between two calls the
 //! worker looks for what has arrived meanwhile. In its turn each moves one piece. It is the same work in
 //! the same time.
 
@@ -19,8 +19,6 @@ use std::task::{Context, Poll, Waker};
 const FREE: usize = 64 << 10;
 /// So many that move much hold nobody up for long: they take no turns.
 const FEW: usize = 16;
-/// Called at a time.
-const BATCH: usize = 4;
 
 thread_local! {
     static TURNS: RefCell<Turns> = const { RefCell::new(Turns::new()) };
@@ -48,17 +46,9 @@ impl Turns {
         Self { moving: 0, waiting: VecDeque::new(), caller: None }
     }
 
-    /// Those who have waited longest, of those who still do.
-    fn next(&mut self) -> Vec<Arc<Turn>> {
-        let mut next = Vec::with_capacity(BATCH);
-        while next.len() < BATCH
-            && let Some(turn) = self.waiting.pop_front()
-        {
-            if Arc::strong_count(&turn) > 1 {
-                next.push(turn);
-            }
-        }
-        next
+    /// Who has waited longest, of those who still do.
+    fn next(&mut self) -> Option<Arc<Turn>> {
+        std::iter::from_fn(|| self.waiting.pop_front()).find(|turn| Arc::strong_count(turn) > 1)
     }
 }
 
@@ -224,15 +214,15 @@ mod tests {
         let (left, next) = (crowd.remove(0), crowd.remove(0));
         assert!(left.poll_turn(&mut cx()).is_pending() && next.poll_turn(&mut cx()).is_pending());
         drop(left);
-        let called = TURNS.with_borrow_mut(Turns::next);
-        assert_eq!(called.len(), 1);
-        assert!(Arc::ptr_eq(&called[0], next.turn().as_ref().unwrap()));
+        let called = TURNS.with_borrow_mut(Turns::next).unwrap();
+        assert!(Arc::ptr_eq(&called, next.turn().as_ref().unwrap()));
+        assert!(TURNS.with_borrow_mut(Turns::next).is_none());
     }
 
     #[tokio::test]
     #[allow(clippy::disallowed_methods)] // they are tasks of one thread
     async fn of_many_none_moves_twice_before_all_have_moved() {
-        let (movers, told) = (FEW + BATCH, Arc::new(Mutex::new(Vec::new())));
+        let (movers, told) = (FEW + 4, Arc::new(Mutex::new(Vec::new())));
         let crowd: Vec<_> = (0..movers).map(|_| mover()).collect();
         let start = |(name, mover): (usize, Mover)| {
             let told = Arc::clone(&told);
