@@ -18,10 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-from processes import Process, free_port
+from processes import Process, free_port, go_first
 from proxies import Proxy
 from rig import Absent, Failed, Rig, find
 
@@ -190,17 +190,6 @@ ATTACKS = {
 }
 
 
-@contextmanager
-def before_all_others(*processes: int):
-    """What they do on their core, they do before anybody else there."""
-    first = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-    for process in processes:
-        os.sched_setscheduler(process, first, os.sched_param(1))
-    yield
-    for process in processes:
-        os.sched_setscheduler(process, os.SCHED_OTHER, os.sched_param(0))
-
-
 def honest(port: int, seconds: float) -> list[float]:
     """Milliseconds that one request after the other takes."""
     took = []
@@ -225,7 +214,7 @@ def peak_mib(pid: int) -> float:
     return 0.0
 
 
-def measure(name: str, attack, options, rig: Rig, upstream: Process, sink_port: int) -> None:
+def measure(name: str, attack, options, rig: Rig, sink_port: int) -> None:
     with ExitStack() as stack:
         port = free_port()
         configuration = rig.home / "attack.toml"
@@ -247,8 +236,7 @@ def measure(name: str, attack, options, rig: Rig, upstream: Process, sink_port: 
             attacker.start()
             stack.callback(attacker.kill)
             time.sleep(2)
-        with before_all_others(os.getpid(), *upstream.pids()):
-            took = sorted(honest(port, options.secs))
+        took = sorted(honest(port, options.secs))
         said = subprocess.run(
             [rig.bearerd, "check", "--config", configuration], capture_output=True, text=True
         ).stdout
@@ -274,7 +262,8 @@ def main() -> int:
             home = stack.enter_context(tempfile.TemporaryDirectory(prefix="bearerd-attack-"))
             rig = Rig(Path(home), options.bearerd)
             os.sched_setaffinity(0, {rig.load_core})
-            upstream = stack.enter_context(rig.upstream())
+            stack.enter_context(rig.upstream()).go_first()
+            go_first(os.getpid())
             sink_port = free_port()
             reading = multiprocessing.Process(target=sink, args=(sink_port,), daemon=True)
             reading.start()
@@ -283,9 +272,9 @@ def main() -> int:
             print("| --- | --- | --- | --- | --- |")
             for name, attack in ATTACKS.items():
                 if not options.only or options.only in name or name == "quiet":
-                    measure(name, attack, options, rig, upstream, sink_port)
+                    measure(name, attack, options, rig, sink_port)
     except PermissionError:
-        print("attack.py: only root may give the honest caller its place before all others", file=sys.stderr)
+        print("attack.py: only root may let the honest caller go first", file=sys.stderr)
         return 1
     except (Absent, Failed) as problem:
         print(f"attack.py: {problem}", file=sys.stderr)

@@ -25,7 +25,7 @@ class Bench:
     def measure(self, work) -> dict:
         """Every round's figures, `{name: {figure: value}}`, and who could not take part."""
         with ExitStack() as stack:
-            stack.enter_context(self.rig.upstream())
+            self.upstream = stack.enter_context(self.rig.upstream())
             proxies, left_out = self._start_all(work, stack)
             time.sleep(SETTLE_SECONDS)
             rounds = work.measure(self, proxies)
@@ -48,8 +48,8 @@ class Bench:
             proxies.append(proxy)
         return proxies, left_out
 
-    def alternate(self, proxies: list[Proxy], load) -> list[dict]:
-        """`load(proxy, secs)` gives the figures of one proxy in one round."""
+    def alternate(self, proxies: list[Proxy], load, times: int = 1) -> list[dict]:
+        """`load(proxy, secs)` gives the figures of one proxy in one round; so many `times` as many rounds."""
         for proxy in proxies:
             load(proxy, 1)  # warm-up
-        return [{p.name: load(p, self.secs) for p in proxies} for _ in range(self.rounds)]
+        return [{p.name: load(p, self.secs) for p in proxies} for _ in range(times * self.rounds)]

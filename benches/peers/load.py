@@ -57,7 +57,8 @@ def h2load(url: str, conns: int, streams: int, secs: int, core: int) -> Load:
 def pace(rig: Rig, port: int, conns: int, rate: int, secs: int) -> dict:
     """See pace.rs."""
     arguments = [f"127.0.0.1:{port}", conns, rate, secs]
-    return json.loads(output(on_core(rig.load_core, [built("pace"), *arguments])))
+    command = ["chrt", "--fifo", 1, built("pace"), *arguments]
+    return json.loads(output(on_core(rig.load_core, command)))
 
 
 def output(command: list[str]) -> str:

@@ -26,6 +26,13 @@ def on_core(core: int, command: list) -> list[str]:
     return [str(part) for part in pinned]
 
 
+def go_first(pid: int) -> None:
+    """Before all others on its cores, whose turns would otherwise count in what it takes; what it starts does not."""
+    first = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setscheduler(int(thread), first, os.sched_param(1))
+
+
 class Process:
     """A server and all its workers: one process group, since it starts as the leader of one."""
 
@@ -54,9 +61,9 @@ class Process:
     def alive(self) -> bool:
         return self.child.poll() is None
 
-    def pids(self) -> list[int]:
-        """Of the whole group."""
-        return [pid for pid, _ in self._group()]
+    def go_first(self) -> None:
+        for pid, _ in self._group():
+            go_first(pid)
 
     def cpu_seconds(self) -> float:
         """User and system time of the whole group, so far."""
