@@ -2,9 +2,10 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::SendFlags;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -72,6 +73,19 @@ impl Stream {
     }
 }
 
+/// Writes without the C library, whose `send` is a point where a thread can be cancelled: to say so and to
+/// take it back are two atomic operations for each call.
+fn poll_send(stream: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        let send = || Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?);
+        match stream.try_io(Interest::WRITABLE, send) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
+        }
+    }
+}
+
 macro_rules! forward {
     ($stream:expr, $method:ident $(, $argument:expr)*) => {
         match $stream.get_mut() {
@@ -98,6 +112,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Self::Tcp(stream) = self.as_ref().get_ref() {
+            return poll_send(stream, cx, bytes);
+        }
         forward!(self, poll_write, cx, bytes)
     }
 

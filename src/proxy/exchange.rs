@@ -74,23 +74,22 @@ impl Exchange {
         let upgrade = shape::upgrade(&mut request, &wire);
         let (asked, body) = request.into_parts();
         let version = asked.version;
-        let route = match routes.admit(&asked) {
-            Ok(route) => Arc::clone(route),
+        let record = match routes.admit(&asked) {
+            Ok(route) => Record::begin(Arc::clone(route), wire, now),
             Err(reason) => {
                 wire.watchdog.rest(now.mono);
                 return Err(Box::new(turn_away(&routes, reason)));
             }
         };
-        let record = Record::begin(Arc::clone(&route), wire, now);
         let protocols = upgrade.as_ref().map(|upgrade| &upgrade.protocols);
-        let (outgoing, keeps_own) = match shape::shape(asked, &route, &routes, protocols) {
+        let (outgoing, keeps_own) = match shape::shape(asked, record.route(), &routes, protocols) {
             Ok(shaped) => shaped,
             Err(Stop::Refused(reason)) => return Err(Box::new(refuse(&routes, record, reason))),
             Err(Stop::LastRecipient) => {
                 return Err(Box::new(own(record, reject::last_recipient())));
             }
         };
-        let config = &route.config;
+        let config = &record.route().config;
         let limit = if keeps_own { 0 } else { config.replay.body_bytes };
         let body = Outbound::new(body, version, limit, &routes.copies, &config.header);
         // RFC 9110 §7.8: an upgrade may have begun, so it is never sent twice.
@@ -110,7 +109,7 @@ impl Exchange {
             upgrade,
             spans: Spans::new(),
         });
-        if !keeps_own && let Some(held) = route.credential.bearer(now, &config.scheme) {
+        if !keeps_own && let Some(held) = exchange.present_token(now) {
             exchange.carry(held);
         }
         Ok((exchange, body))
@@ -118,6 +117,11 @@ impl Exchange {
 
     fn route(&self) -> &Route {
         self.record.route()
+    }
+
+    fn present_token(&self, now: Moment) -> Option<Held> {
+        let route = self.route();
+        route.credential.bearer(now, &route.config.scheme)
     }
 
     /// Puts the token into the request.
@@ -133,7 +137,7 @@ impl Exchange {
         if self.held.as_ref().is_none_or(|held| !held.expires_at.reached(now)) {
             return Ok(());
         }
-        let held = match self.route().credential.bearer(now, &self.route().config.scheme) {
+        let held = match self.present_token(now) {
             Some(held) => held,
             None => self.wait_for_token(now.mono).await?,
         };
