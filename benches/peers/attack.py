@@ -21,7 +21,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from processes import Process, free_port, go_first
+from processes import Process, free_ports, go_first
 from proxies import Proxy
 from rig import Absent, Failed, Rig, find
 
@@ -216,12 +216,12 @@ def peak_mib(pid: int) -> float:
 
 def measure(name: str, attack, options, rig: Rig, sink_port: int) -> None:
     with ExitStack() as stack:
-        port = free_port()
+        port, admin = free_ports(2)
         configuration = rig.home / "attack.toml"
         configuration.write_text(
             CONFIGURATION.format(
                 port=port,
-                admin=free_port(),
+                admin=admin,
                 connections=4000,
                 sink=sink_port,
                 upload_bytes=UPLOAD_BYTES,
@@ -264,7 +264,7 @@ def main() -> int:
             os.sched_setaffinity(0, {rig.load_core})
             stack.enter_context(rig.upstream()).go_first()
             go_first(os.getpid())
-            sink_port = free_port()
+            [sink_port] = free_ports(1)
             reading = multiprocessing.Process(target=sink, args=(sink_port,), daemon=True)
             reading.start()
             stack.callback(reading.kill)

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -13,11 +14,13 @@ STOP_SECONDS = 5
 PROCESS_GROUP, USER_TICKS, SYSTEM_TICKS = 2, 11, 12
 
 
-def free_port() -> int:
-    """A port that nobody listens on now; whoever asks binds it next, before any load runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, all different; whoever asks binds them next, before any load runs."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def on_core(core: int, command: list) -> list[str]:

@@ -9,7 +9,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from processes import Process, free_port
+from processes import Process, free_ports
 from rig import SMALL_BODY, Absent, Failed, Rig, built, find
 from rig import envoy as envoy_program
 from rig import nginx as nginx_command
@@ -113,8 +113,8 @@ class Proxy:
 
 
 def start(rig: Rig, name: str, options: dict) -> Proxy:
-    port = free_port()
-    values = {"tls": False, "h2": False, "port": port, "admin": free_port()} | options
+    port, admin = free_ports(2)
+    values = {"tls": False, "h2": False, "port": port, "admin": admin} | options
     values["api"] = rig.values["secure" if values["tls"] else "guarded"]
     command = PROXIES[name](rig, dict(values))
     log = rig.home / f"{name.replace(' ', '-')}.out"

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from processes import Process, free_port
+from processes import Process, free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(__file__).parent / "conf"
@@ -66,9 +66,7 @@ class Rig:
             "block": "x" * BLOCK,
             "blocks_16k": "$b" * (16 * 1024 // BLOCK),
             "blocks_1m": "$b" * (1024 * 1024 // BLOCK),
-            "guarded": free_port(),
-            "secure": free_port(),
-            "open": free_port(),
+            **dict(zip(("guarded", "secure", "open"), free_ports(3), strict=True)),
             # As root, nginx would give its workers to a user who may not enter our directory.
             "user": "user root;" if os.geteuid() == 0 else "",
         }

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from processes import free_port
+from processes import free_ports
 from rig import TOKEN, Absent, Failed
 
 PATIENCE_SECONDS = 10
@@ -27,11 +27,11 @@ def measure(bench, _) -> list[dict]:
     try:
         rounds = []
         for _ in range(2 * bench.rounds + 1):
-            port = free_port()
+            port, admin = free_ports(2)
             configuration = rig.render(
                 "starting.toml",
                 port=port,
-                admin=free_port(),
+                admin=admin,
                 provider=provider.server_address[1],
             )
             rounds.append({"bearerd": {"start_ms": start(rig, configuration, port), "program_mb": megabytes}})
