@@ -15,7 +15,7 @@ from rig import Absent, Failed
 CONNS = 64
 RIVALS = ("bearerd", "nginx")
 # So many times as many rounds, of a second each: of a tail only the median of many says something.
-TIMES, SECS = 10, 1
+TIMES, SECS = 15, 1
 LEAST_SWAPS_PER_SECOND = 8
 
 

@@ -67,7 +67,7 @@ WORKS = (
     Work(
         "paced",
         "64 connections at half the saturated rate",
-        ("bearerd", "nginx", "haproxy", "never swapped", "swapped every 100 ms"),
+        ("bearerd", "nginx", "never swapped", "swapped every 100 ms"),
         paced.measure,
         tuple(
             Line(
