@@ -214,7 +214,7 @@ def peak_mib(pid: int) -> float:
     return 0.0
 
 
-def measure(name: str, attack, options, rig: Rig, sink_port: int) -> None:
+def measure(name: str, attack, options, rig: Rig, upstream: Process, sink_port: int) -> None:
     with ExitStack() as stack:
         port, admin = free_ports(2)
         configuration = rig.home / "attack.toml"
@@ -231,6 +231,7 @@ def measure(name: str, attack, options, rig: Rig, sink_port: int) -> None:
         command = [rig.bearerd, "run", "--config", configuration]
         process = stack.enter_context(Process(command, rig.proxy_core, rig.home / "bearerd.out"))
         Proxy("bearerd", port, process, h2=False).await_answer()
+        upstream.go_first()
         if attack:
             attacker = multiprocessing.Process(target=attack, args=(port,), daemon=True)
             attacker.start()
@@ -262,7 +263,7 @@ def main() -> int:
             home = stack.enter_context(tempfile.TemporaryDirectory(prefix="bearerd-attack-"))
             rig = Rig(Path(home), options.bearerd)
             os.sched_setaffinity(0, {rig.load_core})
-            stack.enter_context(rig.upstream()).go_first()
+            upstream = stack.enter_context(rig.upstream())
             go_first(os.getpid())
             [sink_port] = free_ports(1)
             reading = multiprocessing.Process(target=sink, args=(sink_port,), daemon=True)
@@ -272,7 +273,7 @@ def main() -> int:
             print("| --- | --- | --- | --- | --- |")
             for name, attack in ATTACKS.items():
                 if not options.only or options.only in name or name == "quiet":
-                    measure(name, attack, options, rig, sink_port)
+                    measure(name, attack, options, rig, upstream, sink_port)
     except PermissionError:
         print("attack.py: only root may let the honest caller go first", file=sys.stderr)
         return 1
