@@ -142,3 +142,36 @@ impl AsyncWrite for Stream {
         forward!(self, poll_shutdown, cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_that_finds_no_room_goes_on_when_there_is_some() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut sender =
+            Stream::from(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let (mut reader, _) = listener.accept().await.unwrap();
+        let (piece, mut length) = (vec![7; 1 << 20], 0);
+        poll_fn(|cx| {
+            while let Poll::Ready(sent) = Pin::new(&mut sender).poll_write(cx, &piece) {
+                length += sent.unwrap();
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let mut received = Vec::new();
+        let write = async {
+            sender.write_all(b"end").await.unwrap();
+            sender.shutdown().await.unwrap();
+        };
+        let ((), read) = tokio::join!(write, reader.read_to_end(&mut received));
+        assert_eq!((read.unwrap(), received.ends_with(b"\x07end")), (length + 3, true));
+    }
+}

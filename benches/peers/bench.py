@@ -21,6 +21,7 @@ class Bench:
         self.rig = Rig(home, bearerd)
         self.secs = secs
         self.rounds = rounds
+        self.upstream = None
 
     def measure(self, work) -> dict:
         """Every round's figures, `{name: {figure: value}}`, and who could not take part."""

@@ -27,7 +27,7 @@ def measure(bench, proxies: list[Proxy]) -> list[dict]:
         for process in (bench.upstream, *(proxy.process for proxy in proxies)):
             process.go_first()
     except PermissionError as error:
-        raise Absent(f"who takes part cannot go first on its core ({error}); needs root") from error
+        raise Absent(str(error)) from error
 
     def load(proxy: Proxy, _: int) -> dict:
         figures = pace(bench.rig, proxy.port, CONNS, rate, SECS)

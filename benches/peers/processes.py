@@ -30,10 +30,14 @@ def on_core(core: int, command: list) -> list[str]:
 
 
 def go_first(pid: int) -> None:
-    """Before all others on its cores, whose turns would otherwise count in what it takes; what it starts does not."""
+    """Before all others on its cores, whose turns would otherwise count in what it takes; what it starts
+    from now on does not."""
     first = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setscheduler(int(thread), first, os.sched_param(1))
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setscheduler(int(thread), first, os.sched_param(1))
+    except PermissionError as error:
+        raise PermissionError("only root may let a process go first on its core") from error
 
 
 class Process:

@@ -121,8 +121,9 @@ impl Mover {
     /// The request is over: it moves nothing any more.
     pub(super) fn end(&self) {
         self.moved.store(0, Relaxed);
-        // Read first: a swap costs every request what only some have to do.
-        if self.much.load(Relaxed) && self.much.swap(false, Relaxed) {
+        // Not swapped: that would cost every request what only some have to do.
+        if self.much.load(Relaxed) {
+            self.much.store(false, Relaxed);
             *self.turn() = None;
             // A thread that ends may have no turns any more.
             let _ = TURNS.try_with(|turns| {
