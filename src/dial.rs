@@ -14,11 +14,12 @@ use http::uri::Scheme;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::stream::Stream;
+use crate::stream::loopback::unpaced;
 
 mod names;
 
@@ -119,12 +120,18 @@ impl Peer {
     /// Connects to whichever of a name's addresses answers first; names are looked up each time.
     async fn connect_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         if let Ok(address) = host.parse::<IpAddr>() {
-            return TcpStream::connect((address, port)).await;
+            return connect(SocketAddr::new(address, port)).await;
         }
         let resolver = async { Ok(lookup_host((host, port)).await?.collect()) };
         let found = self.names.look_up(resolver).await?;
-        attempt(&alternating(&found), TcpStream::connect).await
+        attempt(&alternating(&found), connect).await
     }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    unpaced(&socket, address.ip());
+    socket.connect(address).await
 }
 
 /// RFC 8305 §4: families in turn, in the resolver's order, beginning with the family that it

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+pub mod loopback;
+
 /// An open connection.
 pub enum Stream {
     /// Plaintext over TCP.

@@ -94,6 +94,16 @@ def sink(port: int):
     asyncio.run(serve())
 
 
+async def connect(port: int):
+    """Its sender does not pace. BBR, which may be the machine's choice, does by timers, and those of a sender
+    on the same machine run on the core of who reads from it: bearerd's."""
+    caller = socket.socket()
+    caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+    caller.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(caller, ("127.0.0.1", port))
+    return await asyncio.open_connection(sock=caller)
+
+
 async def many(count: int, attack):
     async def one(index: int):
         while True:
@@ -108,7 +118,7 @@ async def many(count: int, attack):
 def slow_heads(port: int):
     async def drip(_):
         while True:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            _, writer = await connect(port)
             writer.write(HEAD)
             for _ in range(600):
                 await asyncio.sleep(0.5)
@@ -121,7 +131,7 @@ def slow_heads(port: int):
 def idle(port: int):
     async def wait(_):
         while True:
-            reader, _ = await asyncio.open_connection("127.0.0.1", port)
+            reader, _ = await connect(port)
             await reader.read()
 
     asyncio.run(many(2000, wait))
@@ -129,7 +139,7 @@ def idle(port: int):
 
 def uploads(port: int):
     async def upload(_):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await connect(port)
         head = f"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: {UPLOAD_BYTES}\r\n\r\n"
         writer.write(head.encode())
         piece = bytes(1 << 16)

@@ -205,6 +205,8 @@ impl Door {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
+            // Where many come at once, who is here already is not behind all of them.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// What a request and its answer may move before that counts as much, in bytes.
-const FREE: usize = 64 << 10;
+const FREE: usize = 16 << 10;
 /// So many that move much hold nobody up for long: they take no turns.
 const FEW: usize = 16;
 

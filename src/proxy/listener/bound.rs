@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use crate::config::Listen;
+use crate::stream::loopback::unpaced;
 
 /// Callers that may wait to be accepted, as far as the kernel lets them (`somaxconn`). What std asks for
 /// is 128: of a burst of more the rest comes again after one second, three, seven and so on.
@@ -90,6 +91,8 @@ impl fmt::Display for Bound {
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
+    // It listens already, but has accepted nobody.
+    unpaced(&listener, address.ip());
     rustix::net::listen(&listener, BACKLOG)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
