@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, CONNECTION, DATE};
-use http::{HeaderValue, Request, Response, StatusCode, Version, response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, response};
 use tokio::time::Instant;
 
 use super::inbound::Inbound;
@@ -174,6 +174,8 @@ impl Exchange {
         if let Some(bound) = self.held.as_ref().and_then(|held| held.bound.as_ref()) {
             let upstream = &self.record.route().config.upstream;
             proof::add(bound, &mut self.outgoing, upstream);
+            // The answer may bring a nonce for the next one.
+            self.outgoing.answer_in_lines = false;
         }
         self.spans.begin(&mut self.outgoing, &self.record.route().config);
         lease.start(&self.outgoing, body)
@@ -227,10 +229,14 @@ impl Exchange {
     pub(super) async fn head(&mut self, call: Call) -> Answered {
         let answered = call.head(self.record.wire()).await;
         self.spans.end(&answered);
-        match answered {
-            Ok(answered) => Ok(answered),
-            Err(failed) => Box::pin(self.send_again(*failed)).await,
+        let (mut head, mut call) = match answered {
+            Ok(answered) => answered,
+            Err(failed) => Box::pin(self.send_again(*failed)).await?,
+        };
+        if self.is_refused(&head) {
+            call.read_lines(&mut head.headers).map_err(|_| Reason::UpstreamProtocol)?;
         }
+        Ok((head, call))
     }
 
     /// The upstream may have refused our token.
@@ -255,20 +261,35 @@ impl Exchange {
         if let Some(bound) = self.held.as_ref().and_then(|held| held.bound.as_ref()) {
             proof::remember(bound, &head.headers, &self.route().config.upstream);
         }
-        let config = &self.route().config;
-        if let Err(reason) = hop::strip_response(&mut head.headers, config.strip_cookies) {
+        if let Err(reason) = self.pass_on(&mut head.headers, &mut call) {
             return self.refuse(reason);
         }
+        let config = &self.route().config;
         self.record.watchdog().response(self.now.mono, config.timeouts.idle);
         head.version = Version::HTTP_11;
-        // RFC 9110 §6.6.1: who passes an answer on and has a clock adds what is missing.
-        if !head.headers.contains_key(DATE) {
-            head.headers.insert(DATE, reject::date());
-        }
         self.record.status(head.status.as_u16());
         call.leave_room(self.outgoing.headers);
         let (looked, relay) = (self.looked, Relay::new(call, self.record));
         Response::from_parts(head, Downstream::relayed(looked.frames, relay))
+    }
+
+    /// Makes the answer's fields, which are in a map or still lines, those of an answer of this hop.
+    fn pass_on(&self, fields: &mut HeaderMap, call: &mut Call) -> Result<(), Reason> {
+        if call.is_uploading() {
+            // Then it is shared, and nobody sees its lines.
+            call.read_lines(fields).map_err(|_| Reason::UpstreamProtocol)?;
+        }
+        // RFC 9110 §6.6.1: who passes an answer on and has a clock adds what is missing.
+        match call.lines_mut() {
+            Some(lines) => lines.dated(reject::date),
+            None => {
+                hop::strip_response(fields, self.route().config.strip_cookies)?;
+                if !fields.contains_key(DATE) {
+                    fields.insert(DATE, reject::date());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// RFC 9110 §7.8: only to what was asked for.

@@ -116,7 +116,7 @@ impl Found {
         if *name == CONNECTION {
             self.connection = true;
         } else {
-            self.other_hop_by_hop |= is_hop_by_hop(name);
+            self.other_hop_by_hop |= is_hop_by_hop(name.as_str().as_bytes());
         }
     }
 
@@ -138,16 +138,17 @@ impl Found {
     }
 }
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+/// True if the field with a `name` in lowercase is this hop's own, `Connection` aside (RFC 9110 §7.6.1).
+pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
     matches!(
-        name.as_str(),
-        "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
+        name,
+        b"keep-alive"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"proxy-connection"
+            | b"te"
+            | b"transfer-encoding"
+            | b"upgrade"
     )
 }
 

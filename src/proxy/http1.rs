@@ -6,6 +6,7 @@ use thiserror::Error;
 pub(super) mod body;
 pub(super) mod fields;
 pub(super) mod inbox;
+pub(super) mod lines;
 pub(super) mod said;
 pub(super) mod send;
 

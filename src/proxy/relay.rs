@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
 use super::hop;
+use super::http1::lines::FieldLines;
 use super::route::Route;
 use super::upstream::{Call, UpstreamError};
 use super::watchdog::Watchdog;
@@ -46,6 +47,21 @@ impl Downstream {
             return Self::Relayed(rest);
         }
         Self::Begun(Box::new(Begun { first, rest }))
+    }
+
+    /// The fields of the answer that are lines and not in its head, until its [head is written](Self::begin).
+    pub(super) fn lines(&self) -> Option<&FieldLines> {
+        match self {
+            Self::Relayed(relay) => relay.lines(),
+            Self::Own { .. } | Self::Begun(_) => None,
+        }
+    }
+
+    /// The head is written: what it came from may be used again.
+    pub(super) fn begin(&mut self) {
+        if let Self::Relayed(relay) = self {
+            relay.finish_if_done();
+        }
     }
 }
 
@@ -102,6 +118,7 @@ impl Relay {
     /// Relays what `call` has still to bring.
     #[must_use]
     pub fn new(call: Call, record: Record) -> Self {
+        let has_lines = call.lines().is_some();
         let source = if call.is_uploading() {
             let call = Arc::new(Mutex::new(call));
             record.wire.leave_upload(Arc::downgrade(&call));
@@ -110,8 +127,18 @@ impl Relay {
             Source::Own(call)
         };
         let mut relay = Self { call: Some(source), broken: None, record };
-        relay.finish_if_done();
+        // Its lines are written first.
+        if !has_lines {
+            relay.finish_if_done();
+        }
         relay
+    }
+
+    fn lines(&self) -> Option<&FieldLines> {
+        match &self.call {
+            Some(Source::Own(call)) => call.lines(),
+            Some(Source::Shared(_)) | None => None,
+        }
     }
 
     fn finish_if_done(&mut self) {

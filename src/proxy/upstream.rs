@@ -60,6 +60,8 @@ pub struct Outgoing {
     pub target: PathAndQuery,
     /// Stripped and injected.
     pub headers: HeaderMap,
+    /// Nobody has to read the fields of a usual answer.
+    pub answer_in_lines: bool,
 }
 
 /// Why an exchange did not come to its end.

@@ -63,7 +63,10 @@ pub(super) fn shape(
     }
     let target = head.uri.into_parts().path_and_query.ok_or(Reason::BadRequest)?;
     let target = if target.as_str().starts_with('?') { rooted(&target)? } else { target };
-    Ok((Outgoing { method: head.method, target, headers: head.headers }, keeps_own))
+    // HTTP/2 has no field lines, and cookies are looked for.
+    let answer_in_lines = head.version != Version::HTTP_2 && !config.strip_cookies;
+    let (method, headers) = (head.method, head.headers);
+    Ok((Outgoing { method, target, headers, answer_in_lines }, keeps_own))
 }
 
 /// RFC 9112 §3.2.1: an origin server wants a path, which a URL with a query may lack.

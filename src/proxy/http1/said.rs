@@ -1,8 +1,5 @@
 //! What a head says about its message's end and its connection's.
 
-use http::HeaderName;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-
 use super::Malformed;
 
 /// What is said of transfer codings (RFC 9112 §6.1).
@@ -33,13 +30,13 @@ pub(in crate::proxy) struct Said {
 }
 
 impl Said {
-    /// Notes what a field says; false if that was all it is for.
+    /// Notes what the field with a `name` in lowercase says; false if that was all it is for.
     pub(in crate::proxy) fn note(
         &mut self,
-        name: &HeaderName,
+        name: &[u8],
         value: &[u8],
     ) -> Result<bool, Malformed> {
-        if *name == CONTENT_LENGTH {
+        if name == b"content-length" {
             let again = self.length.is_some();
             self.lists_lengths |= value.contains(&b',');
             for length in value.split(|b| *b == b',') {
@@ -51,10 +48,10 @@ impl Said {
             }
             // RFC 9112 §6.3: once is what may be passed on.
             return Ok(!again);
-        } else if *name == TRANSFER_ENCODING {
+        } else if name == b"transfer-encoding" {
             let only = self.coding == Coding::None && value.eq_ignore_ascii_case(b"chunked");
             self.coding = if only { Coding::Chunked } else { Coding::Other };
-        } else if *name == CONNECTION {
+        } else if name == b"connection" {
             return Ok(self.connection(value));
         }
         Ok(true)

@@ -72,7 +72,7 @@ pub(super) fn head(
     let (mut said, mut expects) = (Said::default(), false);
     let keeps = |name: &HeaderName, value: &[u8]| {
         expects |= *name == EXPECT && value.eq_ignore_ascii_case(b"100-continue");
-        said.note(name, value).map_err(Reason::from)
+        said.note(name.as_str().as_bytes(), value).map_err(Reason::from)
     };
     let headers = fields::collect(std::mem::take(spare), &bytes, lines.fields, keeps)?;
     let body = body(lines.version, &said)?;

@@ -9,6 +9,8 @@ use http::{HeaderMap, response};
 use http_body::{Frame, SizeHint};
 
 use super::{Failed, UpstreamError, http1, http2};
+use crate::proxy::http1::Malformed;
+use crate::proxy::http1::lines::FieldLines;
 use crate::proxy::wire::Wire;
 use crate::stream::Stream;
 
@@ -111,6 +113,30 @@ impl Call {
             Self::Http1(call) => call.poll_upload(cx),
             Self::Http2(call) => call.poll_upload(cx),
             Self::Over => Poll::Ready(()),
+        }
+    }
+
+    /// The fields of the response, if they are lines and not in its head.
+    pub(in crate::proxy) fn lines(&self) -> Option<&FieldLines> {
+        match self {
+            Self::Http1(call) => call.lines(),
+            Self::Http2(_) | Self::Over => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(in crate::proxy) fn lines_mut(&mut self) -> Option<&mut FieldLines> {
+        match self {
+            Self::Http1(call) => call.lines_mut(),
+            Self::Http2(_) | Self::Over => None,
+        }
+    }
+
+    /// Puts them into the map `fields` after all.
+    pub(in crate::proxy) fn read_lines(&mut self, fields: &mut HeaderMap) -> Result<(), Malformed> {
+        match self {
+            Self::Http1(call) => call.read_lines(fields),
+            Self::Http2(_) | Self::Over => Ok(()),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::proxy::http1::Malformed;
 use crate::proxy::http1::body::{Body, Next};
 use crate::proxy::http1::fields::emptied;
 use crate::proxy::http1::inbox::{Inbox, MAX_READ};
+use crate::proxy::http1::lines::FieldLines;
 use crate::proxy::http1::send::{SendError, Sending};
 use crate::proxy::replay::{BodyError, Outbound};
 use crate::stream::Stream;
@@ -43,6 +44,8 @@ pub(super) struct Connection {
     outbox: BytesMut,
     /// An empty map with room for fields, which the next response's are put into.
     spare: HeaderMap,
+    /// The fields of a response that nobody has to read.
+    lines: FieldLines,
     /// When its last use began: idle time is overestimated by that use, and a clock is not read.
     pub(super) used_at: Instant,
     /// From then on it takes no other request, so that a changed name is looked up again.
@@ -52,8 +55,8 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(stream: Stream, now: Instant, good_until: Instant) -> Box<Self> {
         let (inbox, outbox) = (Inbox::new(BytesMut::new()), BytesMut::new());
-        let spare = HeaderMap::new();
-        Box::new(Self { stream, inbox, outbox, spare, used_at: now, good_until })
+        let (spare, lines) = (HeaderMap::new(), FieldLines::default());
+        Box::new(Self { stream, inbox, outbox, spare, lines, used_at: now, good_until })
     }
 
     /// False if the upstream closed it, or said something unasked: that must not become an answer.
@@ -72,6 +75,10 @@ pub struct Call {
     method: Method,
     body: Body,
     persistent: bool,
+    /// The fields of the response may stay lines.
+    passes_lines: bool,
+    /// They are.
+    in_lines: bool,
     /// Of the response.
     begun: bool,
     scanned: usize,
@@ -102,6 +109,8 @@ impl Call {
             method: request.method.clone(),
             body: Body::Length(0),
             persistent: false,
+            passes_lines: request.answer_in_lines,
+            in_lines: false,
             begun: false,
             scanned: 0,
             interim: 0,
@@ -119,9 +128,10 @@ impl Call {
     ) -> Poll<Result<response::Parts, UpstreamError>> {
         let _ = self.poll_upload(cx);
         loop {
-            let Connection { inbox, spare, .. } = &mut *self.connection;
-            let inbox = &mut inbox.bytes;
-            if let Some(head) = receive::head(inbox, &mut self.scanned, &self.method, spare)? {
+            let Connection { inbox, spare, lines, .. } = &mut *self.connection;
+            let (inbox, lines) = (&mut inbox.bytes, self.passes_lines.then_some(lines));
+            let head = receive::head(inbox, &mut self.scanned, &self.method, spare, lines)?;
+            if let Some(head) = head {
                 self.scanned = 0;
                 if let Some(parts) = self.arrived(head, cx)? {
                     return Poll::Ready(Ok(parts));
@@ -150,6 +160,7 @@ impl Call {
         let status = head.parts.status;
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             (self.body, self.persistent) = (head.body, head.persistent);
+            self.in_lines = head.in_lines;
             return Ok(Some(head.parts));
         }
         self.interim += 1;
@@ -251,6 +262,21 @@ impl Call {
         }
     }
 
+    /// The fields of the response, if they are lines and not in its head.
+    pub(super) fn lines(&self) -> Option<&FieldLines> {
+        self.in_lines.then_some(&self.connection.lines)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn lines_mut(&mut self) -> Option<&mut FieldLines> {
+        self.in_lines.then_some(&mut self.connection.lines)
+    }
+
+    /// Puts them into the map `fields` after all.
+    pub(super) fn read_lines(&mut self, fields: &mut HeaderMap) -> Result<(), Malformed> {
+        if std::mem::take(&mut self.in_lines) { self.connection.lines.read(fields) } else { Ok(()) }
+    }
+
     /// Room for the fields of the next response on this connection: a map that nobody needs.
     pub(super) fn leave_room(&mut self, fields: HeaderMap) {
         self.connection.spare = emptied(fields);
@@ -278,6 +304,7 @@ impl Call {
         if clean && self.upload.is_done() {
             self.connection.outbox = self.upload.into_buffer();
             self.connection.inbox.settle();
+            self.connection.lines.settle();
             pool::put(self.slot, self.connection);
         }
     }

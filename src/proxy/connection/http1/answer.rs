@@ -25,18 +25,19 @@ impl Asked {
     }
 }
 
-/// Writes `head`, of an answer with `body`, to `out`: how that ends, and whether the connection goes
-/// on after it.
+/// Writes `head`, of an answer with `body`, to `out`, and its fields that are `lines`: how that ends, and
+/// whether the connection goes on after it.
 pub(super) fn write_head(
     out: &mut BytesMut,
     head: &response::Parts,
+    lines: &[u8],
     body: &impl Body,
     asked: Asked,
 ) -> (Framing, bool) {
     let framing = framing(head, body, asked);
     let persistent = asked.persistent && framing != Framing::Close && !says_close(head);
     // What a usual head needs, so that the buffer grows once.
-    out.reserve(512);
+    out.reserve(512 + lines.len());
     out.put_slice(if asked.old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.put_slice(head.status.as_str().as_bytes());
     out.put_u8(b' ');
@@ -50,6 +51,7 @@ pub(super) fn write_head(
         let length = *name == CONTENT_LENGTH && !passes_length;
         length || *name == TRANSFER_ENCODING || *name == CONNECTION
     };
+    out.put_slice(lines);
     write_fields(out, head.headers.iter().filter(|(name, _)| !own(name)));
     match framing {
         Framing::Length(length) => put_length(out, length),

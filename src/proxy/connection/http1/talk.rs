@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::answer::{Asked, write_head};
 use crate::clock::monotonic;
 use crate::proxy::handle;
+use crate::proxy::http1::lines::FieldLines;
 use crate::proxy::http1::send::{Framing, Sending};
 use crate::proxy::lane::{Head, Heard, Lane};
 use crate::proxy::listener::Drain;
@@ -146,13 +147,15 @@ impl Talk {
     }
 
     async fn send(&self, response: Response<Downstream>, mut asked: Asked) -> After {
-        let (head, body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
         // RFC 9110 §10.1.1: a body that nobody asked for will not come, so this is the last answer. After
         // 417 its caller is to ask again, which curl does only if it is not told so.
         let unasked = self.lane.is_held() && head.status != StatusCode::EXPECTATION_FAILED;
         asked.persistent &= !unasked && !self.drain.has_begun();
         let mut out = self.lane.take_outbox();
-        let (framing, persistent) = write_head(&mut out, &head, &body, asked);
+        let lines = body.lines().map_or(&[][..], FieldLines::as_bytes);
+        let (framing, persistent) = write_head(&mut out, &head, lines, &body, asked);
+        body.begin();
         let mut sending = Sending::new(body, framing, false, out);
         let sent = poll_fn(|cx| {
             loop {

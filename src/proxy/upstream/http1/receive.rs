@@ -3,12 +3,13 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, response};
 
 use crate::proxy::http1::body::{Body, Chunk};
 use crate::proxy::http1::fields::{self, Place};
+use crate::proxy::http1::lines::FieldLines;
 use crate::proxy::http1::said::{Coding, Said};
 use crate::proxy::http1::{Bounds, Malformed};
 
@@ -25,16 +26,19 @@ pub(super) struct Head {
     pub(super) body: Body,
     /// The connection may carry another request after this one (RFC 9112 §9.3).
     pub(super) persistent: bool,
+    /// Its fields are lines, and not in a map.
+    pub(super) in_lines: bool,
 }
 
 /// Takes a head from `buffer`, which answers a request with `method`; `None` until all of it is
-/// there. `scanned` is the caller's to keep: how far the end was looked for. Its fields are put into the
-/// map `spare`.
+/// there. `scanned` is the caller's to keep: how far the end was looked for. Its fields become `lines` if
+/// there are any to be made and the head is a usual one; otherwise they are put into the map `spare`.
 pub(super) fn head(
     buffer: &mut BytesMut,
     scanned: &mut usize,
     method: &Method,
     spare: &mut HeaderMap,
+    lines: Option<&mut FieldLines>,
 ) -> Result<Option<Head>, Malformed> {
     // A head that comes in one read is gone through once, by the parser. Other ones are not given to
     // it before they are whole, or each byte that drips in would cost another parsing.
@@ -42,40 +46,58 @@ pub(super) fn head(
     if !usual && fields::end(buffer, scanned, MAX_HEAD)?.is_none() {
         return Ok(None);
     }
-    let mut places = [Place::default(); MAX_FIELDS];
-    let Some(lines) = Lines::parse(buffer, &mut places)? else {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let Some(parsed) = Parsed::of(buffer, &mut fields)? else {
         let whole = fields::end(buffer, scanned, MAX_HEAD)?.is_some();
         return if whole { Err(Malformed("response head")) } else { Ok(None) };
     };
-    let bytes = buffer.split_to(lines.length).freeze();
     let (mut parts, ()) = Response::new(()).into_parts();
-    (parts.status, parts.version) = (lines.status, lines.version);
-    let mut said = Said::default();
-    let keeps = |name: &_, value: &[u8]| said.note(name, value);
-    parts.headers = fields::collect(std::mem::take(spare), &bytes, lines.fields, keeps)?;
-    if let (Some(length), true) = (said.length, said.lists_lengths) {
-        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    (parts.status, parts.version, parts.headers) =
+        (parsed.status, parsed.version, std::mem::take(spare));
+    let (mut said, length) = (Said::default(), parsed.length);
+    let in_lines = match lines {
+        Some(lines) if !is_bodiless(parts.status, method) => {
+            lines.take(parsed.fields, length, &mut said)?
+        }
+        _ => false,
+    };
+    if in_lines {
+        buffer.advance(length);
+    } else {
+        said = Said::default();
+        let (mut places, count) = ([Place::default(); MAX_FIELDS], parsed.fields.len());
+        for (place, field) in places.iter_mut().zip(parsed.fields) {
+            *place = Place::of(field, buffer)?;
+        }
+        let bytes = buffer.split_to(length).freeze();
+        let keeps = |name: &HeaderName, value: &[u8]| said.note(name.as_str().as_bytes(), value);
+        parts.headers = fields::collect(parts.headers, &bytes, &places[..count], keeps)?;
+        if let (Some(length), true) = (said.length, said.lists_lengths) {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
     }
     let body = body(&parts, &said, method)?;
     let persistent = parts.version == Version::HTTP_11 && !said.close && !body.ends_at_close();
-    Ok(Some(Head { parts, body, persistent }))
+    Ok(Some(Head { parts, body, persistent, in_lines }))
 }
 
 /// A head as the parser sees it.
-struct Lines<'p> {
+struct Parsed<'p> {
     length: usize,
     status: StatusCode,
     version: Version,
-    fields: &'p [Place],
+    fields: &'p [httparse::Header<'p>],
 }
 
-impl<'p> Lines<'p> {
+impl<'p> Parsed<'p> {
     /// `None` if `buffer` does not have all of it.
-    fn parse(buffer: &[u8], places: &'p mut [Place]) -> Result<Option<Self>, Malformed> {
-        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    fn of(
+        buffer: &'p [u8],
+        fields: &'p mut [MaybeUninit<httparse::Header<'p>>],
+    ) -> Result<Option<Self>, Malformed> {
         let mut parsed = httparse::Response::new(&mut []);
         let length = match httparse::ParserConfig::default()
-            .parse_response_with_uninit_headers(&mut parsed, buffer, &mut fields)
+            .parse_response_with_uninit_headers(&mut parsed, buffer, fields)
             .map_err(|_| Malformed("response head"))?
         {
             httparse::Status::Complete(length) => length,
@@ -84,11 +106,7 @@ impl<'p> Lines<'p> {
         let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
         let status = status.ok_or(Malformed("status code"))?;
         let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-        let count = parsed.headers.len();
-        for (place, field) in places.iter_mut().zip(parsed.headers.iter()) {
-            *place = Place::of(field, buffer)?;
-        }
-        Ok(Some(Self { length, status, version, fields: &places[..count] }))
+        Ok(Some(Self { length, status, version, fields: parsed.headers }))
     }
 }
 
@@ -101,11 +119,7 @@ fn body(head: &response::Parts, said: &Said, method: &Method) -> Result<Body, Ma
     if said.coding != Coding::None && head.version == Version::HTTP_10 {
         return Err(Malformed("Transfer-Encoding in HTTP/1.0"));
     }
-    let bodiless = head.status.is_informational()
-        || head.status == StatusCode::NO_CONTENT
-        || head.status == StatusCode::NOT_MODIFIED
-        || *method == Method::HEAD;
-    if bodiless {
+    if is_bodiless(head.status, method) {
         return Ok(Body::Length(0));
     }
     match (said.length, said.coding) {
@@ -115,6 +129,14 @@ fn body(head: &response::Parts, said: &Said, method: &Method) -> Result<Body, Ma
         // A coding beneath chunked would be lost with the field that names it.
         (None, Coding::Other) => Err(Malformed("transfer coding")),
     }
+}
+
+/// RFC 9112 §6.3: whatever its fields say.
+fn is_bodiless(status: StatusCode, method: &Method) -> bool {
+    status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || *method == Method::HEAD
 }
 
 #[cfg(test)]

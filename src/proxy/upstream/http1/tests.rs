@@ -22,7 +22,7 @@ async fn drops_that_follow_a_flood_share_their_room() {
     let now = monotonic();
     let connection = Connection::new(Stream::Unix(ours), now, now + CONTINUE);
     let (method, target) = (Method::GET, "/".parse().unwrap());
-    let request = Outgoing { method, target, headers: HeaderMap::new() };
+    let request = Outgoing { method, target, headers: HeaderMap::new(), answer_in_lines: false };
     let mut call = Call::new(connection, &request, Outbound::Empty, 0, false);
     theirs.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     poll_fn(|cx| call.poll_head(cx)).await.unwrap();

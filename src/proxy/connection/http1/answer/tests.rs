@@ -41,7 +41,7 @@ fn head(status: u16, fields: &[(&'static str, &'static str)]) -> response::Parts
 
 fn written(head: &response::Parts, body: &impl Body, asked: Asked) -> (String, Framing, bool) {
     let mut out = BytesMut::new();
-    let (framing, persistent) = write_head(&mut out, head, body, asked);
+    let (framing, persistent) = write_head(&mut out, head, b"", body, asked);
     (String::from_utf8(out.to_vec()).unwrap(), framing, persistent)
 }
 

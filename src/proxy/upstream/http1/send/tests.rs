@@ -73,7 +73,7 @@ fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
 
 fn request(method: Method, fields: &[(&'static str, &'static str)]) -> Outgoing {
     let target = http::uri::PathAndQuery::from_static("/a%2Fb?x=%20");
-    Outgoing { method, target, headers: map(fields) }
+    Outgoing { method, target, headers: map(fields), answer_in_lines: false }
 }
 
 /// Takes so many bytes at once, and then nothing for once.
