@@ -236,9 +236,9 @@ impl Lease {
     #[must_use]
     pub fn start(self, request: &Outgoing, body: Outbound) -> Call {
         match self.line {
-            Line::Http1(connection) => {
-                let call = http1::Call::new(connection, request, body, self.slot, self.pooled);
-                Call::Http1(Box::new(call))
+            Line::Http1(mut connection) => {
+                connection.begin(request, body, self.slot, self.pooled);
+                Call::Http1(connection)
             }
             Line::Http2(place, scheme) => {
                 let call = http2::Call::new(place, request, body, &scheme, self.pooled);

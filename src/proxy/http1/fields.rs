@@ -22,13 +22,44 @@ pub(in crate::proxy) struct Place {
 
 impl Place {
     /// The place of `field`, which was found in `buffer`.
-    pub(in crate::proxy) fn of(
-        field: &httparse::Header<'_>,
-        buffer: &[u8],
-    ) -> Result<Self, Malformed> {
+    fn of(field: &httparse::Header<'_>, buffer: &[u8]) -> Result<Self, Malformed> {
         let name = place(field.name.as_bytes(), buffer);
         let value = place(field.value, buffer);
         name.zip(value).map(|(name, value)| Self { name, value }).ok_or(FIELD)
+    }
+}
+
+/// So many are noted without an allocation.
+const FEW: usize = 16;
+
+/// The places of the fields of one head.
+pub(in crate::proxy) enum Places {
+    Few([Place; FEW], usize),
+    Many(Vec<Place>),
+}
+
+impl Places {
+    /// The places of `fields`, which were found in `buffer`.
+    pub(in crate::proxy) fn of(
+        fields: &[httparse::Header<'_>],
+        buffer: &[u8],
+    ) -> Result<Self, Malformed> {
+        let mut few = [Place::default(); FEW];
+        if fields.len() > FEW {
+            let places = fields.iter().map(|field| Place::of(field, buffer));
+            return places.collect::<Result<_, _>>().map(Self::Many);
+        }
+        for (place, field) in few.iter_mut().zip(fields) {
+            *place = Place::of(field, buffer)?;
+        }
+        Ok(Self::Few(few, fields.len()))
+    }
+
+    pub(in crate::proxy) fn as_slice(&self) -> &[Place] {
+        match self {
+            Self::Few(places, count) => &places[..*count],
+            Self::Many(places) => places,
+        }
     }
 }
 
@@ -116,9 +147,8 @@ pub(super) fn trailers(
     match httparse::parse_headers(&bytes, &mut fields) {
         // RFC 9112 §7.1.2: it may take another line for the last one.
         Ok(httparse::Status::Complete((end, fields))) if end == length => {
-            let places = fields.iter().map(|field| Place::of(field, &bytes));
-            let places = places.collect::<Result<Vec<_>, _>>()?;
-            collect(HeaderMap::new(), &bytes, &places, |_, _| Ok(true)).map(Some)
+            let places = Places::of(fields, &bytes)?;
+            collect(HeaderMap::new(), &bytes, places.as_slice(), |_, _| Ok(true)).map(Some)
         }
         _ => Err(Malformed("trailers")),
     }

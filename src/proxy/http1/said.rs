@@ -31,13 +31,14 @@ pub(in crate::proxy) struct Said {
 
 impl Said {
     /// Notes what the field with a `name` in lowercase says; false if that was all it is for.
-    pub(in crate::proxy) fn note(
-        &mut self,
-        name: &[u8],
-        value: &[u8],
-    ) -> Result<bool, Malformed> {
+    pub(in crate::proxy) fn note(&mut self, name: &[u8], value: &[u8]) -> Result<bool, Malformed> {
         if name == b"content-length" {
             let again = self.length.is_some();
+            // The usual one.
+            if let (None, Some(length)) = (self.length, content_length(value)) {
+                self.length = Some(length);
+                return Ok(true);
+            }
             self.lists_lengths |= value.contains(&b',');
             for length in value.split(|b| *b == b',') {
                 let length = content_length(length.trim_ascii());
@@ -80,6 +81,7 @@ impl Said {
 
 /// RFC 9110 §8.6: digits only.
 fn content_length(digits: &[u8]) -> Option<u64> {
-    let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let add = |sum: u64, byte| sum.checked_mul(10)?.checked_add(digit(byte)?);
+    (!digits.is_empty()).then(|| digits.iter().try_fold(0, add)).flatten()
 }

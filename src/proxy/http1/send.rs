@@ -120,8 +120,9 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     }
 
     /// What it was sent by way of, unless that has grown large.
-    pub(in crate::proxy) fn into_buffer(self) -> BytesMut {
-        if self.out.capacity() > KEPT { BytesMut::new() } else { self.out }
+    pub(in crate::proxy) fn take_buffer(&mut self) -> BytesMut {
+        let out = std::mem::take(&mut self.out);
+        if out.capacity() > KEPT { BytesMut::new() } else { out }
     }
 
     /// True once a byte of the message may have reached the receiver.

@@ -7,7 +7,7 @@ use http::header::{EXPECT, HeaderMap};
 use http::{HeaderName, Method, Request, Uri, Version};
 
 use crate::proxy::http1::body::{Body, Chunk};
-use crate::proxy::http1::fields::{self, Place};
+use crate::proxy::http1::fields::{self, Places};
 use crate::proxy::http1::said::{Coding, Said};
 use crate::proxy::http1::{Bounds, Malformed};
 use crate::proxy::inbound::Inbound;
@@ -51,15 +51,15 @@ pub(super) fn head(
     if *scanned > 0 && ended(buffer, scanned, bounds)?.is_none() {
         return Ok(None);
     }
-    let mut usual = [Place::default(); USUAL_FIELDS];
+    let mut usual = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     let mut many = Vec::new();
-    let places = if let Some(places) = usual.get_mut(..bounds.fields) {
-        places
+    let fields = if let Some(fields) = usual.get_mut(..bounds.fields) {
+        fields
     } else {
-        many.resize(bounds.fields, Place::default());
+        many.resize_with(bounds.fields, MaybeUninit::uninit);
         &mut many[..]
     };
-    let Some(lines) = Lines::parse(buffer, places)? else {
+    let Some(lines) = Lines::parse(buffer, fields)? else {
         let whole = ended(buffer, scanned, bounds)?.is_some();
         return if whole { Err(Reason::BadRequest) } else { Ok(None) };
     };
@@ -74,7 +74,7 @@ pub(super) fn head(
         expects |= *name == EXPECT && value.eq_ignore_ascii_case(b"100-continue");
         said.note(name.as_str().as_bytes(), value).map_err(Reason::from)
     };
-    let headers = fields::collect(std::mem::take(spare), &bytes, lines.fields, keeps)?;
+    let headers = fields::collect(std::mem::take(spare), &bytes, lines.fields.as_slice(), keeps)?;
     let body = body(lines.version, &said)?;
     let mut request = Request::new(Inbound::empty());
     *request.method_mut() = lines.method;
@@ -102,28 +102,23 @@ fn body(version: Version, said: &Said) -> Result<Body, Reason> {
 }
 
 /// A head as the parser sees it.
-struct Lines<'p> {
+struct Lines {
     length: usize,
     method: Method,
     /// Where it is.
     target: (u32, u32),
     version: Version,
-    fields: &'p [Place],
+    fields: Places,
 }
 
-impl<'p> Lines<'p> {
-    /// `None` if `buffer` does not have all of it.
-    fn parse(buffer: &[u8], places: &'p mut [Place]) -> Result<Option<Self>, Reason> {
-        let mut usual = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
-        let mut many = Vec::new();
-        let fields = if let Some(fields) = usual.get_mut(..places.len()) {
-            fields
-        } else {
-            many.resize_with(places.len(), MaybeUninit::uninit);
-            &mut many[..]
-        };
+impl Lines {
+    /// `None` if `buffer` does not have all of it. There may be as many fields as `room` is for.
+    fn parse<'p>(
+        buffer: &'p [u8],
+        room: &'p mut [MaybeUninit<httparse::Header<'p>>],
+    ) -> Result<Option<Self>, Reason> {
         let mut parsed = httparse::Request::new(&mut []);
-        let length = match parsed.parse_with_uninit_headers(buffer, fields) {
+        let length = match parsed.parse_with_uninit_headers(buffer, room) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(httparse::Error::TooManyHeaders) => return Err(Reason::HeadTooLarge),
@@ -136,11 +131,8 @@ impl<'p> Lines<'p> {
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| Reason::BadRequest)?;
         let target = fields::place(target.as_bytes(), buffer).ok_or(Reason::BadRequest)?;
         let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-        let count = parsed.headers.len();
-        for (place, field) in places.iter_mut().zip(parsed.headers.iter()) {
-            *place = Place::of(field, buffer)?;
-        }
-        Ok(Some(Self { length, method, target, version, fields: &places[..count] }))
+        let fields = Places::of(parsed.headers, buffer)?;
+        Ok(Some(Self { length, method, target, version, fields }))
     }
 }
 

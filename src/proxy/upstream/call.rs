@@ -18,7 +18,7 @@ use crate::stream::Stream;
 /// how a caller that goes away, or a message cut short, reaches the upstream.
 pub enum Call {
     /// Over HTTP/1.1.
-    Http1(Box<http1::Call>),
+    Http1(Box<http1::Connection>),
     /// Over HTTP/2.
     Http2(Box<http2::Call>),
     /// It has been read to its end, and its connection is free.

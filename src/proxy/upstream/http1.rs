@@ -19,7 +19,7 @@ use crate::proxy::http1::body::{Body, Next};
 use crate::proxy::http1::fields::emptied;
 use crate::proxy::http1::inbox::{Inbox, MAX_READ};
 use crate::proxy::http1::lines::FieldLines;
-use crate::proxy::http1::send::{SendError, Sending};
+use crate::proxy::http1::send::{Framing, SendError, Sending};
 use crate::proxy::replay::{BodyError, Outbound};
 use crate::stream::Stream;
 
@@ -37,8 +37,9 @@ pub(super) const MAX_INTERIM: usize = 16;
 /// A body is sent without the upstream's word after this (RFC 9110 §10.1.1 leaves the time open).
 pub(super) const CONTINUE: Duration = Duration::from_secs(1);
 
-/// A connection that no request is on.
-pub(super) struct Connection {
+/// A connection, and the request that is on it, if there is one. Dropped before the end of that, it is
+/// closed: that is how a caller that goes away, or a message cut short, reaches the upstream.
+pub struct Connection {
     stream: Stream,
     inbox: Inbox,
     outbox: BytesMut,
@@ -50,25 +51,6 @@ pub(super) struct Connection {
     pub(super) used_at: Instant,
     /// From then on it takes no other request, so that a changed name is looked up again.
     pub(super) good_until: Instant,
-}
-
-impl Connection {
-    pub(super) fn new(stream: Stream, now: Instant, good_until: Instant) -> Box<Self> {
-        let (inbox, outbox) = (Inbox::new(BytesMut::new()), BytesMut::new());
-        let (spare, lines) = (HeaderMap::new(), FieldLines::default());
-        Box::new(Self { stream, inbox, outbox, spare, lines, used_at: now, good_until })
-    }
-
-    /// False if the upstream closed it, or said something unasked: that must not become an answer.
-    pub(super) fn is_open(&mut self) -> bool {
-        self.stream.is_quiet()
-    }
-}
-
-/// One request and its response. Dropped before its end, its connection is closed: that is how a
-/// caller that goes away, or a message cut short, reaches the upstream.
-pub struct Call {
-    connection: Box<Connection>,
     upload: Sending<Outbound>,
     /// What broke the upload; the upstream may have answered all the same.
     broken: Option<SendError<BodyError>>,
@@ -90,35 +72,49 @@ pub struct Call {
     pooled: bool,
 }
 
-impl Call {
-    /// Puts `request` and `body` on `connection`; polling sends it.
-    pub(super) fn new(
-        mut connection: Box<Connection>,
-        request: &Outgoing,
-        body: Outbound,
-        slot: usize,
-        pooled: bool,
-    ) -> Self {
-        let held = !body.is_end_stream() && request.expects_continue();
-        let outbox = std::mem::take(&mut connection.outbox);
-        let upload = send::send(request, body, held, outbox);
-        Self {
-            connection,
-            upload,
+impl Connection {
+    pub(super) fn new(stream: Stream, now: Instant, good_until: Instant) -> Box<Self> {
+        let nothing = Sending::new(Outbound::Empty, Framing::None, false, BytesMut::new());
+        Box::new(Self {
+            stream,
+            inbox: Inbox::new(BytesMut::new()),
+            outbox: BytesMut::new(),
+            spare: HeaderMap::new(),
+            lines: FieldLines::default(),
+            used_at: now,
+            good_until,
+            upload: nothing,
             broken: None,
-            method: request.method.clone(),
+            method: Method::GET,
             body: Body::Length(0),
             persistent: false,
-            passes_lines: request.answer_in_lines,
+            passes_lines: false,
             in_lines: false,
             begun: false,
             scanned: 0,
             interim: 0,
             early: Vec::new(),
             hold: None,
-            slot,
-            pooled,
-        }
+            slot: 0,
+            pooled: false,
+        })
+    }
+
+    /// False if the upstream closed it, or said something unasked: that must not become an answer.
+    pub(super) fn is_open(&mut self) -> bool {
+        self.stream.is_quiet()
+    }
+
+    /// Puts `request` and `body` on it, where no other request is; polling sends them.
+    pub(super) fn begin(&mut self, request: &Outgoing, body: Outbound, slot: usize, pooled: bool) {
+        let held = !body.is_end_stream() && request.expects_continue();
+        let outbox = std::mem::take(&mut self.outbox);
+        self.upload = send::send(request, body, held, outbox);
+        self.method.clone_from(&request.method);
+        (self.body, self.persistent) = (Body::Length(0), false);
+        (self.passes_lines, self.in_lines) = (request.answer_in_lines, false);
+        (self.begun, self.scanned, self.interim) = (false, 0, 0);
+        (self.slot, self.pooled) = (slot, pooled);
     }
 
     /// Sends, and reads the response head.
@@ -128,8 +124,8 @@ impl Call {
     ) -> Poll<Result<response::Parts, UpstreamError>> {
         let _ = self.poll_upload(cx);
         loop {
-            let Connection { inbox, spare, lines, .. } = &mut *self.connection;
-            let (inbox, lines) = (&mut inbox.bytes, self.passes_lines.then_some(lines));
+            let lines = self.passes_lines.then_some(&mut self.lines);
+            let (inbox, spare) = (&mut self.inbox.bytes, &mut self.spare);
             let head = receive::head(inbox, &mut self.scanned, &self.method, spare, lines)?;
             if let Some(head) = head {
                 self.scanned = 0;
@@ -191,7 +187,7 @@ impl Call {
             }
         }
         if self.is_uploading()
-            && let Poll::Ready(Err(error)) = self.upload.poll(cx, &mut self.connection.stream)
+            && let Poll::Ready(Err(error)) = self.upload.poll(cx, &mut self.stream)
         {
             self.broken = Some(error);
         }
@@ -213,8 +209,7 @@ impl Call {
         if matches!(self.broken, Some(SendError::Body(_) | SendError::Length)) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let Connection { stream, inbox, .. } = &mut *self.connection;
-        inbox.poll_fill(cx, stream)
+        self.inbox.poll_fill(cx, &mut self.stream)
     }
 
     /// What the upload broke on comes before what its end looked like from the reading side.
@@ -228,7 +223,7 @@ impl Call {
     }
 
     /// What is known about how far the request came, after `error`.
-    pub(super) fn failed(self, error: UpstreamError) -> Failed {
+    pub(super) fn failed(self: Box<Self>, error: UpstreamError) -> Failed {
         let stale = self.pooled && !self.begun && is_gone(&error);
         let sent = self.upload.has_written();
         Failed { error, sent, body: self.upload.into_untouched(), stale }
@@ -241,7 +236,7 @@ impl Call {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         loop {
-            match self.body.next(&mut self.connection.inbox.bytes, receive::BOUNDS) {
+            match self.body.next(&mut self.inbox.bytes, receive::BOUNDS) {
                 Ok(Next::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Ok(Next::End) => return Poll::Ready(None),
                 Ok(Next::More) => {}
@@ -264,22 +259,22 @@ impl Call {
 
     /// The fields of the response, if they are lines and not in its head.
     pub(super) fn lines(&self) -> Option<&FieldLines> {
-        self.in_lines.then_some(&self.connection.lines)
+        self.in_lines.then_some(&self.lines)
     }
 
     /// The same, to be changed.
     pub(super) fn lines_mut(&mut self) -> Option<&mut FieldLines> {
-        self.in_lines.then_some(&mut self.connection.lines)
+        self.in_lines.then_some(&mut self.lines)
     }
 
     /// Puts them into the map `fields` after all.
     pub(super) fn read_lines(&mut self, fields: &mut HeaderMap) -> Result<(), Malformed> {
-        if std::mem::take(&mut self.in_lines) { self.connection.lines.read(fields) } else { Ok(()) }
+        if std::mem::take(&mut self.in_lines) { self.lines.read(fields) } else { Ok(()) }
     }
 
     /// Room for the fields of the next response on this connection: a map that nobody needs.
     pub(super) fn leave_room(&mut self, fields: HeaderMap) {
-        self.connection.spare = emptied(fields);
+        self.spare = emptied(fields);
     }
 
     /// True if the response has been read to its end.
@@ -293,19 +288,19 @@ impl Call {
     }
 
     /// After a 101: the stream, and what was read of it already.
-    pub(super) fn into_upgraded(mut self) -> (Stream, Bytes) {
-        (self.connection.stream, self.connection.inbox.bytes.split().freeze())
+    pub(super) fn into_upgraded(mut self: Box<Self>) -> (Stream, Bytes) {
+        (self.stream, self.inbox.bytes.split().freeze())
     }
 
-    /// Puts the connection back if it can carry another request: both messages have ended, and
-    /// nothing came after.
-    pub(super) fn finish(mut self) {
-        let clean = self.persistent && self.body.is_end() && self.connection.inbox.bytes.is_empty();
+    /// Puts it back if it can carry another request: both messages have ended, and nothing came after.
+    pub(super) fn finish(mut self: Box<Self>) {
+        let clean = self.persistent && self.body.is_end() && self.inbox.bytes.is_empty();
         if clean && self.upload.is_done() {
-            self.connection.outbox = self.upload.into_buffer();
-            self.connection.inbox.settle();
-            self.connection.lines.settle();
-            pool::put(self.slot, self.connection);
+            self.outbox = self.upload.take_buffer();
+            self.inbox.settle();
+            self.lines.settle();
+            (self.broken, self.hold) = (None, None);
+            pool::put(self.slot, self);
         }
     }
 }

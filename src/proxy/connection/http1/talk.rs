@@ -178,7 +178,7 @@ impl Talk {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return After::Tunnel;
         }
-        self.lane.put_back(sending.into_buffer(), head.headers);
+        self.lane.put_back(sending.take_buffer(), head.headers);
         self.wire.mover.end();
         let over = poll_fn(|cx| Poll::Ready(self.lane.is_over(cx))).await;
         if over && persistent { After::Next } else { After::Leave }

@@ -8,7 +8,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, response};
 
 use crate::proxy::http1::body::{Body, Chunk};
-use crate::proxy::http1::fields::{self, Place};
+use crate::proxy::http1::fields::{self, Places};
 use crate::proxy::http1::lines::FieldLines;
 use crate::proxy::http1::said::{Coding, Said};
 use crate::proxy::http1::{Bounds, Malformed};
@@ -65,13 +65,10 @@ pub(super) fn head(
         buffer.advance(length);
     } else {
         said = Said::default();
-        let (mut places, count) = ([Place::default(); MAX_FIELDS], parsed.fields.len());
-        for (place, field) in places.iter_mut().zip(parsed.fields) {
-            *place = Place::of(field, buffer)?;
-        }
+        let places = Places::of(parsed.fields, buffer)?;
         let bytes = buffer.split_to(length).freeze();
         let keeps = |name: &HeaderName, value: &[u8]| said.note(name.as_str().as_bytes(), value);
-        parts.headers = fields::collect(parts.headers, &bytes, &places[..count], keeps)?;
+        parts.headers = fields::collect(parts.headers, &bytes, places.as_slice(), keeps)?;
         if let (Some(length), true) = (said.length, said.lists_lengths) {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }

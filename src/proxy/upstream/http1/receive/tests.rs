@@ -6,7 +6,8 @@ fn read(wire: &[u8], cut: usize) -> Option<(u16, Vec<u8>, usize)> {
     let mut buffer = BytesMut::from(&wire[..cut]);
     let mut rest = Some(&wire[cut..]);
     let mut scanned = 0;
-    let mut found = head(&mut buffer, &mut scanned, &Method::GET, &mut HeaderMap::new(), None).ok()?;
+    let mut found =
+        head(&mut buffer, &mut scanned, &Method::GET, &mut HeaderMap::new(), None).ok()?;
     if found.is_none() {
         buffer.extend_from_slice(rest.take()?);
         found = head(&mut buffer, &mut scanned, &Method::GET, &mut HeaderMap::new(), None).ok()?;
@@ -85,7 +86,8 @@ fn only_a_whole_exchange_in_http_1_1_leaves_a_connection_good() {
         ("HTTP/1.1 200 OK\r\n\r\n", false),
     ] {
         let mut buffer = BytesMut::from(wire);
-        let head = head(&mut buffer, &mut 0, &Method::GET, &mut HeaderMap::new(), None).unwrap().unwrap();
+        let head =
+            head(&mut buffer, &mut 0, &Method::GET, &mut HeaderMap::new(), None).unwrap().unwrap();
         assert_eq!(head.persistent, persistent, "{wire}");
     }
 }
