@@ -103,11 +103,11 @@ fn asking(limits: &Limits) -> usize {
     2 * limits.head_bytes + PIECE + first::MAX_BYTES + MAX_READ + http1::MAX_BUFFERED
 }
 
-/// From then on: what is still written of the request, the response's head as it came and as it is
-/// written, in a room that may be twice as large, two frames of it that the caller has not taken, and the
-/// room that the next one is read into.
+/// From then on: what is still written of the request, the response's head in the room that it was read
+/// into, its fields as lines, the same as they are written, in a room that may be twice as large, two frames
+/// of it that the caller has not taken, and the room that the next one is read into.
 fn answering(limits: &Limits) -> usize {
-    limits.head_bytes + PIECE + 3 * http1::MAX_HEAD + 3 * MAX_READ
+    limits.head_bytes + PIECE + 4 * http1::MAX_HEAD + 3 * MAX_READ
 }
 
 /// The same in HTTP/2, where h2 holds the response: its head, less than its buffer and one frame more,
@@ -145,7 +145,7 @@ mod tests {
         let tls = footprint("", "upstream = \"https://api.example\"\nhttp2 = false");
         let either = footprint("", "upstream = \"https://api.example\"");
         assert_eq!((tls.base, tls.http1), (plain.base, plain.http1 + TLS));
-        assert_eq!((plain.base, either.base), (32 << 20, plain.base + http2::MAX_POOLED));
+        assert_eq!((plain.base, either.base), (33 << 20, plain.base + http2::MAX_POOLED));
         let http2 = footprint("", "upstream = \"http://127.0.0.1:1\"\nhttp2 = true");
         assert_eq!(either.http1, tls.http1 + http2::MAX_BUFFERED);
         assert_eq!(http2.http1, plain.http1 + http2::MAX_BUFFERED);

@@ -18,7 +18,7 @@ const READ: usize = 8 << 10;
 /// costs twice as much.
 pub(in crate::proxy) const MAX_READ: usize = 47 << 10;
 /// What is kept of a room between messages.
-pub(super) const KEPT: usize = 2 * READ;
+pub(in crate::proxy) const KEPT: usize = 2 * READ;
 /// Room for what is only waited for: more than a usual request head.
 const WAIT: usize = 4 << 10;
 

@@ -14,7 +14,7 @@ const BETWEEN: &[u8] = b": ";
 const END: &[u8] = b"\r\n";
 
 /// What is kept of a room between messages, in bytes.
-pub(in crate::proxy) const KEPT: usize = 4 << 10;
+pub(in crate::proxy) const KEPT: usize = 2 << 10;
 
 /// Field lines with their names in lowercase, without what is this hop's own and without what frames.
 #[derive(Default)]

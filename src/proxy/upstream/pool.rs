@@ -9,11 +9,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::http1::Connection;
+use crate::proxy::http1::{inbox, lines};
 
 /// Idle connections that one thread keeps for one upstream.
 const MAX_IDLE: usize = 512;
-/// What those hold at most: two buffers each, of which larger ones are given back after their use.
-pub(in crate::proxy) const MAX_BUFFERED: usize = MAX_IDLE * 2 * (16 << 10);
+/// What those hold at most: two buffers each and the lines of a head; larger ones are given back after
+/// their use.
+pub(in crate::proxy) const MAX_BUFFERED: usize = MAX_IDLE * (2 * inbox::KEPT + lines::KEPT);
 /// An idle connection is closed after this: most servers close theirs after 60 s or more.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(55);
 
