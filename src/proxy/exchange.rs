@@ -280,14 +280,13 @@ impl Exchange {
             call.read_lines(fields).map_err(|_| Reason::UpstreamProtocol)?;
         }
         // RFC 9110 §6.6.1: who passes an answer on and has a clock adds what is missing.
-        match call.lines_mut() {
-            Some(lines) => lines.dated(reject::date),
-            None => {
-                hop::strip_response(fields, self.route().config.strip_cookies)?;
-                if !fields.contains_key(DATE) {
-                    fields.insert(DATE, reject::date());
-                }
-            }
+        if let Some(lines) = call.lines_mut() {
+            lines.dated(reject::date);
+            return Ok(());
+        }
+        hop::strip_response(fields, self.route().config.strip_cookies)?;
+        if !fields.contains_key(DATE) {
+            fields.insert(DATE, reject::date());
         }
         Ok(())
     }

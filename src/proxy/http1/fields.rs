@@ -33,9 +33,11 @@ impl Place {
 const FEW: usize = 16;
 
 /// The places of the fields of one head.
-pub(in crate::proxy) enum Places {
-    Few([Place; FEW], usize),
-    Many(Vec<Place>),
+pub(in crate::proxy) struct Places {
+    few: [Place; FEW],
+    count: usize,
+    /// All of them, if they are more than a few.
+    many: Vec<Place>,
 }
 
 impl Places {
@@ -44,22 +46,22 @@ impl Places {
         fields: &[httparse::Header<'_>],
         buffer: &[u8],
     ) -> Result<Self, Malformed> {
-        let mut few = [Place::default(); FEW];
-        if fields.len() > FEW {
-            let places = fields.iter().map(|field| Place::of(field, buffer));
-            return places.collect::<Result<_, _>>().map(Self::Many);
-        }
-        for (place, field) in few.iter_mut().zip(fields) {
+        let count = fields.len();
+        let mut places = Self { few: [Place::default(); FEW], count, many: Vec::new() };
+        let room = if count > FEW {
+            places.many.resize(count, Place::default());
+            &mut places.many[..]
+        } else {
+            &mut places.few[..]
+        };
+        for (place, field) in room.iter_mut().zip(fields) {
             *place = Place::of(field, buffer)?;
         }
-        Ok(Self::Few(few, fields.len()))
+        Ok(places)
     }
 
     pub(in crate::proxy) fn as_slice(&self) -> &[Place] {
-        match self {
-            Self::Few(places, count) => &places[..*count],
-            Self::Many(places) => places,
-        }
+        if self.count > FEW { &self.many } else { &self.few[..self.count] }
     }
 }
 

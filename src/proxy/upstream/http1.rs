@@ -57,10 +57,7 @@ pub struct Connection {
     method: Method,
     body: Body,
     persistent: bool,
-    /// The fields of the response may stay lines.
-    passes_lines: bool,
-    /// They are.
-    in_lines: bool,
+    fields: Fields,
     /// Of the response.
     begun: bool,
     scanned: usize,
@@ -70,6 +67,17 @@ pub struct Connection {
     /// Whose pool it came from and goes to.
     slot: usize,
     pooled: bool,
+}
+
+/// What becomes of the fields of a response.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fields {
+    /// They are put into a map.
+    Read,
+    /// They may stay lines.
+    Unread,
+    /// They are lines.
+    Lines,
 }
 
 impl Connection {
@@ -88,8 +96,7 @@ impl Connection {
             method: Method::GET,
             body: Body::Length(0),
             persistent: false,
-            passes_lines: false,
-            in_lines: false,
+            fields: Fields::Read,
             begun: false,
             scanned: 0,
             interim: 0,
@@ -112,7 +119,7 @@ impl Connection {
         self.upload = send::send(request, body, held, outbox);
         self.method.clone_from(&request.method);
         (self.body, self.persistent) = (Body::Length(0), false);
-        (self.passes_lines, self.in_lines) = (request.answer_in_lines, false);
+        self.fields = if request.answer_in_lines { Fields::Unread } else { Fields::Read };
         (self.begun, self.scanned, self.interim) = (false, 0, 0);
         (self.slot, self.pooled) = (slot, pooled);
     }
@@ -124,7 +131,7 @@ impl Connection {
     ) -> Poll<Result<response::Parts, UpstreamError>> {
         let _ = self.poll_upload(cx);
         loop {
-            let lines = self.passes_lines.then_some(&mut self.lines);
+            let lines = (self.fields == Fields::Unread).then_some(&mut self.lines);
             let (inbox, spare) = (&mut self.inbox.bytes, &mut self.spare);
             let head = receive::head(inbox, &mut self.scanned, &self.method, spare, lines)?;
             if let Some(head) = head {
@@ -156,7 +163,9 @@ impl Connection {
         let status = head.parts.status;
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             (self.body, self.persistent) = (head.body, head.persistent);
-            self.in_lines = head.in_lines;
+            if head.in_lines {
+                self.fields = Fields::Lines;
+            }
             return Ok(Some(head.parts));
         }
         self.interim += 1;
@@ -259,17 +268,20 @@ impl Connection {
 
     /// The fields of the response, if they are lines and not in its head.
     pub(super) fn lines(&self) -> Option<&FieldLines> {
-        self.in_lines.then_some(&self.lines)
+        (self.fields == Fields::Lines).then_some(&self.lines)
     }
 
     /// The same, to be changed.
     pub(super) fn lines_mut(&mut self) -> Option<&mut FieldLines> {
-        self.in_lines.then_some(&mut self.lines)
+        (self.fields == Fields::Lines).then_some(&mut self.lines)
     }
 
     /// Puts them into the map `fields` after all.
     pub(super) fn read_lines(&mut self, fields: &mut HeaderMap) -> Result<(), Malformed> {
-        if std::mem::take(&mut self.in_lines) { self.lines.read(fields) } else { Ok(()) }
+        match std::mem::replace(&mut self.fields, Fields::Read) {
+            Fields::Lines => self.lines.read(fields),
+            Fields::Read | Fields::Unread => Ok(()),
+        }
     }
 
     /// Room for the fields of the next response on this connection: a map that nobody needs.

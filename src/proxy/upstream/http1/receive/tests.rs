@@ -93,11 +93,11 @@ fn only_a_whole_exchange_in_http_1_1_leaves_a_connection_good() {
     }
 }
 
+/// Names and values, sorted.
+type Sorted = Vec<(String, Vec<u8>)>;
+
 /// The fields of the answer `wire` as they go down, if they are passed on as lines, and by way of a map.
-fn passed_on(
-    wire: &[u8],
-    method: &Method,
-) -> (Option<Vec<(String, Vec<u8>)>>, Vec<(String, Vec<u8>)>) {
+fn passed_on(wire: &[u8], method: &Method) -> (Option<Sorted>, Sorted) {
     let sorted = |mut fields: HeaderMap| {
         strip_response(&mut fields, false).unwrap();
         fields.remove(CONTENT_LENGTH); // said by who frames
