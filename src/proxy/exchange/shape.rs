@@ -63,7 +63,7 @@ pub(super) fn shape(
     }
     let target = head.uri.into_parts().path_and_query.ok_or(Reason::BadRequest)?;
     let target = if target.as_str().starts_with('?') { rooted(&target)? } else { target };
-    // HTTP/2 has no field lines, and cookies are looked for.
+    // They are for HTTP/1 callers, where no cookies are to be stripped.
     let answer_in_lines = head.version != Version::HTTP_2 && !config.strip_cookies;
     let (method, headers) = (head.method, head.headers);
     Ok((Outgoing { method, target, headers, answer_in_lines }, keeps_own))

@@ -16,6 +16,9 @@ const END: &[u8] = b"\r\n";
 /// What is kept of a room between messages, in bytes.
 pub(in crate::proxy) const KEPT: usize = 2 << 10;
 
+/// A line that says the date (RFC 9110 §5.6.7), in bytes.
+const DATE_LINE: usize = 37;
+
 /// Field lines with their names in lowercase, without what is this hop's own and without what frames.
 #[derive(Default)]
 pub(in crate::proxy) struct FieldLines {
@@ -34,8 +37,8 @@ impl FieldLines {
     ) -> Result<bool, Malformed> {
         self.bytes.clear();
         self.dated = false;
-        // The space after a colon may be ours.
-        self.bytes.reserve(length + fields.len());
+        // In each line the space after the colon and the CR may be ours.
+        self.bytes.reserve(length + 2 * fields.len() + DATE_LINE);
         for field in fields {
             let begin = self.bytes.len();
             self.bytes.put_slice(field.name.as_bytes());

@@ -119,8 +119,10 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         self.state == State::Done && written && self.written == Written::Flushed
     }
 
-    /// What it was sent by way of, unless that has grown large.
+    /// What it was sent by way of, unless that has grown large. Nothing else is kept of the message: its body
+    /// may have ended without a frame, and holds on to the connection that it came on.
     pub(in crate::proxy) fn take_buffer(&mut self) -> BytesMut {
+        (self.body, self.data) = (None, VecDeque::new());
         let out = std::mem::take(&mut self.out);
         if out.capacity() > KEPT { BytesMut::new() } else { out }
     }

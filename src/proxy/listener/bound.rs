@@ -91,7 +91,7 @@ impl fmt::Display for Bound {
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
-    // It listens already, but has accepted nobody.
+    // It listens already: whoever was quicker keeps what the system chose.
     unpaced(&listener, address.ip());
     rustix::net::listen(&listener, BACKLOG)?;
     listener.set_nonblocking(true)?;

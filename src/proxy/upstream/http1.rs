@@ -279,7 +279,7 @@ impl Connection {
     /// Puts them into the map `fields` after all.
     pub(super) fn read_lines(&mut self, fields: &mut HeaderMap) -> Result<(), Malformed> {
         match std::mem::replace(&mut self.fields, Fields::Read) {
-            Fields::Lines => self.lines.read(fields),
+            Fields::Lines => std::mem::take(&mut self.lines).read(fields),
             Fields::Read | Fields::Unread => Ok(()),
         }
     }
@@ -311,7 +311,7 @@ impl Connection {
             self.outbox = self.upload.take_buffer();
             self.inbox.settle();
             self.lines.settle();
-            (self.broken, self.hold) = (None, None);
+            self.hold = None;
             pool::put(self.slot, self);
         }
     }

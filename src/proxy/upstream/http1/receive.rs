@@ -31,8 +31,9 @@ pub(super) struct Head {
 }
 
 /// Takes a head from `buffer`, which answers a request with `method`; `None` until all of it is
-/// there. `scanned` is the caller's to keep: how far the end was looked for. Its fields become `lines` if
-/// there are any to be made and the head is a usual one; otherwise they are put into the map `spare`.
+/// there. `scanned` is the caller's to keep: how far the end was looked for. Its fields become `lines`, where
+/// they may, a body may follow and `Connection` names none of them; otherwise they are put into the map
+/// `spare`.
 pub(super) fn head(
     buffer: &mut BytesMut,
     scanned: &mut usize,

@@ -1,7 +1,8 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::Method;
@@ -322,4 +323,33 @@ fn small_pieces_behind_a_large_one_share_their_writes() {
     let mut cx = Context::from_waker(std::task::Waker::noop());
     while upload.poll(&mut cx, &mut wire).is_pending() {}
     assert!(wire.writes < 10, "{} writes", wire.writes);
+}
+
+/// A body without a frame, which is not known before it is asked for one.
+struct Nothing {
+    _held: Arc<()>,
+}
+
+impl Body for Nothing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(None)
+    }
+}
+
+#[test]
+fn a_body_that_ended_without_a_frame_is_let_go_of() {
+    let held = Arc::new(());
+    let body = Nothing { _held: Arc::clone(&held) };
+    let mut upload = send(&request(Method::POST, &[]), body, false, BytesMut::new());
+    let (mut wire, mut cx) = (Wire::new(1 << 10), Context::from_waker(Waker::noop()));
+    while upload.poll(&mut cx, &mut wire).is_pending() {}
+    assert!(upload.is_done() && wire.taken.ends_with(b"\r\n\r\n0\r\n\r\n"));
+    upload.take_buffer();
+    assert_eq!(Arc::strong_count(&held), 1);
 }
