@@ -188,6 +188,13 @@ where
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn who_is_dialled_on_loopback_is_sent_to_without_pacing() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = connect(listener.local_addr().unwrap()).await.unwrap();
+        assert_eq!(rustix::net::sockopt::tcp_congestion(&stream).unwrap(), "reno");
+    }
+
     #[test]
     fn families_take_turns() {
         let addresses = |texts: &[&str]| -> Vec<SocketAddr> {

@@ -10,7 +10,7 @@ const CONGESTION_CONTROL: &str = "reno";
 
 /// Takes congestion control that paces away from the socket `fd` at `ip`, and from whom it accepts, if that is
 /// loopback. There is no bottleneck to be found there, and BBR, which may be the system's choice, sends by
-/// timers: uploads to an upstream on the same machine take longer by it, and what the timers send delays others.
+/// timers: what those send delays others.
 /// To be called before it connects or accepts: who has begun to pace does not stop.
 pub fn unpaced(fd: impl AsFd, ip: IpAddr) {
     if ip.to_canonical().is_loopback() {

@@ -115,3 +115,22 @@ fn remove_dead_socket(path: &Path) -> io::Result<()> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use rustix::net::sockopt::tcp_congestion;
+
+    use super::*;
+
+    #[test]
+    fn who_is_accepted_on_loopback_is_sent_to_without_pacing() {
+        let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+        let bound = Bound::bind(&listen, false).unwrap();
+        let _caller = TcpStream::connect(bound.address().unwrap()).unwrap();
+        let Bound::Tcp(listener) = bound else { panic!("not TCP") };
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(tcp_congestion(&accepted).unwrap(), "reno");
+    }
+}
